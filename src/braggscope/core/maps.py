@@ -1,0 +1,168 @@
+"""Maps: a convention, not a class. A map is an xarray.Dataset in which
+
+- each quantity `q` has `units` and `long_name`, and `q_std` beside it (one standard deviation, same units) where the method
+  is calibrated;
+- `flag` (int, 0 = good; `flag_masks` and `flag_meanings` name its bits) says why a point is NaN or doubtful; a doubtful point
+  keeps its value;
+- `reduced_deviance` (where the method has a likelihood) is the deviance over its expectation under the fitted mean;
+- dimensions are scan axes, detector axes ("row", "column"), "grain" or "dislocation";
+- attributes hold the provenance.
+
+On disk a map is one HDF5 file that is at once netCDF-4 (group entry/data) and NeXus (NXentry/NXdata with signal and axes).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .errors import InputError
+
+GROUP = "entry/data"
+STATE = "entry/unfinished"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A map variable: its name, unit and what it is."""
+
+    name: str
+    unit: str
+    long_name: str
+
+    def std(self) -> Quantity:
+        """Its standard deviation."""
+        return Quantity(f"{self.name}_std", self.unit, f"standard deviation of {self.long_name}")
+
+
+def empty_map(
+    quantities: Sequence[Quantity],
+    dims: Sequence[str],
+    shape: Sequence[int],
+    coords: Mapping[str, Any],
+    flag_meanings: Mapping[int, str],
+) -> xr.Dataset:
+    """A map of NaN with all flags 0.
+
+    flag_meanings: Meaning (one word) of each bit value of the flag.
+    """
+    dataset = xr.Dataset(coords=coords)
+    for q in quantities:
+        dataset[q.name] = (tuple(dims), np.full(shape, np.nan), {"units": q.unit, "long_name": q.long_name})
+    bits = sorted(flag_meanings)
+    dataset["flag"] = (
+        tuple(dims),
+        np.zeros(shape, np.int32),
+        {
+            "long_name": "why a point is missing or doubtful (0 = good)",
+            "flag_masks": np.array(bits, np.int32),
+            "flag_meanings": " ".join(flag_meanings[b] for b in bits),
+        },
+    )
+    return dataset
+
+
+def check_map(dataset: xr.Dataset) -> None:
+    """Raise ValueError where a dataset breaks the convention of this module."""
+    if "flag" not in dataset or dataset["flag"].dtype.kind != "i":
+        raise ValueError("a map needs an integer variable 'flag'")
+    for name in ("flag_masks", "flag_meanings"):
+        if name not in dataset["flag"].attrs:
+            raise ValueError(f"the flag of a map needs the attribute {name}")
+    for name, variable in ((str(n), v) for n, v in dataset.data_vars.items()):
+        if name == "flag":
+            continue
+        for attribute in ("units", "long_name"):
+            if attribute not in variable.attrs:
+                raise ValueError(f"map variable {name} needs the attribute {attribute}")
+        base = str(name).removesuffix("_std")
+        if base != name and base in dataset and dataset[base].attrs["units"] != variable.attrs["units"]:
+            raise ValueError(f"{name} and {base} must have the same units")
+
+
+def flag_counts(dataset: xr.Dataset) -> dict[str, int]:
+    """How many points carry each flag; "good" counts those with none."""
+    flag = dataset["flag"]
+    counts = {"good": int((flag.values == 0).sum())}
+    for bit, word in zip(np.atleast_1d(flag.attrs["flag_masks"]), str(flag.attrs["flag_meanings"]).split(), strict=True):
+        counts[word] = int((flag.values & int(bit) != 0).sum())
+    return counts
+
+
+def quantity_names(dataset: xr.Dataset) -> list[str]:
+    """The quantities of a map: its variables without flag and standard deviations."""
+    return [str(n) for n in dataset.data_vars if n != "flag" and not str(n).endswith("_std")]
+
+
+def save(dataset: xr.Dataset, path: str | Path, *, state: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write a map, whole or not at all: it is written beside the path and then takes its place.
+
+    state: The state of an estimator that is not done, to resume from.
+    Raises OSError where the disk is full or the folder cannot be written; what was at `path` stays.
+    """
+    import h5py
+
+    check_map(dataset)
+    path = Path(path)
+    part = path.with_name(f".{path.name}.writing")
+    plain = dataset.copy(deep=False)
+    plain.attrs = {k: _storable(v) for k, v in dataset.attrs.items()}
+    try:
+        plain.to_netcdf(part, group=GROUP, engine="h5netcdf")
+        with h5py.File(part, "r+") as file:
+            file.attrs["default"] = "entry"
+            entry, data = file["entry"], file[GROUP]
+            entry.attrs["NX_class"], entry.attrs["default"] = "NXentry", "data"
+            data.attrs["NX_class"] = "NXdata"
+            signal = next(iter(dataset.data_vars))
+            data.attrs["signal"] = signal
+            data.attrs["axes"] = [d if d in dataset.coords else "." for d in dataset[signal].dims]
+            for name, value in (state or {}).items():
+                file.create_dataset(f"{STATE}/state_{name}", data=value)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Read a map into memory. Raises InputError where the file is missing or is no map."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"map file {path} does not exist")
+    try:
+        with xr.open_dataset(path, group=GROUP, engine="h5netcdf") as file:
+            dataset = file.load()
+        check_map(dataset)
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is not a map file ({error})") from None
+    dataset.attrs = {k: v for k, v in dataset.attrs.items() if k not in ("NX_class", "signal", "axes")}
+    return dataset
+
+
+def load_state(path: str | Path) -> dict[str, np.ndarray] | None:
+    """The state in a map file that is not finished; None in a finished one."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if STATE not in file:
+            return None
+        return {name.removeprefix("state_"): value[()] for name, value in file[STATE].items()}
+
+
+def _storable(value: Any) -> Any:
+    """A provenance value as something HDF5 can hold: numbers and words as they are, everything else as JSON."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str | int | float | np.ndarray | np.generic):
+        return value
+    return json.dumps(value, default=str)

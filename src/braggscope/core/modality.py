@@ -1,0 +1,94 @@
+"""Modality: what a folder in modalities/ exports, found by looking there and at entry points.
+
+Parts are dotted names ("package.module:attribute"), loaded on use, so that `info` and `--help` answer at once. A method is a
+module in the folder's estimators/ whose name is the method's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from .errors import one_of
+
+if TYPE_CHECKING:
+    from .estimator import Estimator
+    from .geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One microscopy.
+
+    name: The word users say ("nanobeam").
+    summary: One line for help texts.
+    package: Dotted name of its folder.
+    geometry: Its Geometry class.
+    forward: Its Forward class.
+    phantoms: Name -> function (geometry, *, shape, seed, noise) -> Simulation.
+    default_method: Method that `map` takes when none is named.
+    calibrate: Function (scan, *, reference, ...) -> Calibration, or None where there is nothing to calibrate.
+    views: Name -> function map or frames -> figure; `overview` must be there.
+    example_geometry: Function () -> Geometry of a published or real experiment, for tests and tutorials.
+    """
+
+    name: str
+    summary: str
+    package: str
+    geometry: str
+    forward: str
+    phantoms: Mapping[str, str]
+    default_method: str
+    views: Mapping[str, str]
+    calibrate: str | None = None
+    example_geometry: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self, dotted: str) -> Any:
+        """The object that a dotted name means."""
+        module, _, attribute = dotted.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def geometry_class(self) -> type[Geometry]:
+        """The Geometry class."""
+        return self.load(self.geometry)
+
+    def methods(self) -> list[str]:
+        """Names of the estimators, without importing them."""
+        folder = importlib.import_module(f"{self.package}.estimators")
+        return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_"))
+
+    def estimator(self, method: str) -> type[Estimator]:
+        """The estimator class of a method. Raises InputError, listing those there are, for an unknown one."""
+        if method not in self.methods():
+            raise one_of(f"{self.name} method", method, self.methods())
+        module = importlib.import_module(f"{self.package}.estimators.{method}")
+        return next(v for v in vars(module).values() if isinstance(v, type) and getattr(v, "name", None) == method)
+
+    def phantom(self, name: str) -> Any:
+        """The function that simulates a phantom. Raises InputError, listing those there are, for an unknown one."""
+        if name not in self.phantoms:
+            raise one_of(f"{self.name} phantom", name, list(self.phantoms))
+        return self.load(self.phantoms[name])
+
+
+@cache
+def modalities() -> Mapping[str, Modality]:
+    """All modalities by name: folders of braggscope.modalities and entry points of the group braggscope.modalities."""
+    folder = importlib.import_module("braggscope.modalities")
+    names = [m.name for m in pkgutil.iter_modules(folder.__path__) if m.ispkg]
+    found = [importlib.import_module(f"braggscope.modalities.{name}").MODALITY for name in names]
+    found += [point.load() for point in importlib.metadata.entry_points(group="braggscope.modalities")]
+    return {one.name: one for one in found}
+
+
+def modality(name: str) -> Modality:
+    """The modality of this name. Raises InputError, listing those there are, for an unknown one."""
+    if name not in modalities():
+        raise one_of("modality", name, list(modalities()))
+    return modalities()[name]

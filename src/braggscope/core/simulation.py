@@ -1,0 +1,80 @@
+"""Simulation: a Source whose frames are drawn from a forward model and a noise model.
+
+A simulator is not an abstraction: it is `noise.sample(expected)`. Frame i depends on the seed and on i alone, so that the same
+seed gives the same frames in any order and from any worker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .batch import Batch, usable
+from .geometry import Geometry
+from .noise import Noise
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Frames of a phantom (satisfies `Source`).
+
+    expected: Flat positions, shape (frame,), -> expected counts, tensor of shape (frame, row, column).
+    truth: What the maps should say, a Dataset over the scan axes or the detector axes, as a map.
+    noise: Counts around what is expected; None gives the expectation itself.
+    seed: Of the noise.
+    label: What was simulated, for the provenance.
+    """
+
+    geometry: Geometry | None
+    grid: xr.Dataset
+    frame_shape: tuple[int, int]
+    expected: Callable[[np.ndarray], torch.Tensor]
+    truth: xr.Dataset
+    noise: Noise | None
+    seed: int = 0
+    label: str = "simulation"
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def modality(self) -> str | None:
+        """The modality of the geometry."""
+        return self.geometry.modality if self.geometry is not None else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each scan axis, slowest first."""
+        return tuple(self.grid.sizes[name] for name in self.grid.dims)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What was simulated."""
+        return {"input_file": self.label, "input_size": 0, "simulation_seed": self.seed}
+
+    def frames(self, index: np.ndarray) -> np.ndarray:
+        """Counts at these flat positions, shape (frame, row, column)."""
+        mean = self.expected(index)
+        if self.noise is None:
+            return mean.cpu().numpy()
+        drawn = [self.noise.sample(one, _generator(self.seed, int(i))) for one, i in zip(mean.cpu(), index, strict=True)]
+        return torch.stack(drawn).numpy()
+
+    def batches(self, size: int | None = None, *, only: np.ndarray | None = None) -> Iterator[Batch]:
+        """The frames in grid order (see `Source.batches`)."""
+        wanted = np.arange(math.prod(self.shape)) if only is None else np.flatnonzero(only)
+        size = size or max(1, 2**24 // math.prod(self.frame_shape))
+        for start in range(0, len(wanted), size):
+            index = wanted[start : start + size]
+            frames = self.frames(index)
+            yield Batch(index, frames, mask=usable(frames))
+
+
+def _generator(seed: int, index: int) -> torch.Generator:
+    """The random stream of one frame; the two numbers are mixed so that neighbouring streams share nothing."""
+    mixed = np.random.SeedSequence((seed, index)).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(mixed[0]) << 31 | int(mixed[1]) >> 1)

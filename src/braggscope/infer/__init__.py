@@ -1,0 +1,1 @@
+"""Method machinery that knows no modality."""

@@ -1,0 +1,62 @@
+"""Devices, threads and seeds: the one place.
+
+Compiled kernels here are single-threaded and release the interpreter lock; `in_threads` runs them on all cores. That compiles
+many times faster than a parallel kernel and spins on no lock when the machine is busy with other work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch
+
+from braggscope.core.errors import InputError
+
+_threads: int | None = None
+
+
+def workers() -> int:
+    """Threads that may compute at the same time: what `set_workers` said, else the cores this process may use."""
+    return _threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _threads or os.cpu_count() or 1
+
+
+def set_workers(count: int | None) -> None:
+    """Limit the computing threads, of our kernels and of torch; None takes all cores."""
+    global _threads
+    if count is not None and count < 1:
+        raise InputError(f"workers must be at least 1, got {count}")
+    _threads = count
+    torch.set_num_threads(workers())
+    _pool.cache_clear()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers(), thread_name_prefix="braggscope")
+
+
+def in_threads(work: Callable[[int, int], None], count: int, *, smallest: int = 1) -> None:
+    """Call work(start, stop) on pieces that cover range(count), on all threads at once; errors are raised here.
+
+    smallest: Pieces are not made smaller than this.
+    """
+    pieces = max(1, min(4 * workers(), count // max(1, smallest)))
+    if pieces == 1 or workers() == 1:
+        work(0, count)
+        return
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    for done in [_pool().submit(work, a, b) for a, b in zip(edges, edges[1:], strict=False)]:
+        done.result()
+
+
+def device(name: str) -> torch.device:
+    """The torch device of this name. Raises InputError where this machine has none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda was asked for, but this machine has no usable CUDA device; cpu would do")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device must be cpu or cuda, got '{name}'") from None

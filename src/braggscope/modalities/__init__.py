@@ -1,0 +1,1 @@
+"""The microscopies, a folder each; found by core.modality."""

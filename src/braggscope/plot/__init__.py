@@ -1,0 +1,1 @@
+"""Figure primitives that know no modality."""

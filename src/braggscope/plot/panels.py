@@ -1,0 +1,107 @@
+"""Maps as pictures: each quantity beside its standard deviation, then goodness of fit and flags.
+
+Functions take a map (core.maps) and draw on given axes or give a figure; they never show or save one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from braggscope.core.maps import flag_counts, quantity_names
+
+
+def image_panel(ax: Axes, values: xr.DataArray, *, signed: bool = False, title: str = "") -> None:
+    """One map variable as an image (or a line, for a one-dimensional scan), with a colour bar that states its unit.
+
+    signed: Whether zero is in the middle of the colour scale. The scale spans the 1st to 99th percentile.
+    """
+    unit = str(values.attrs.get("units", ""))
+    label = f"{values.name}" + (f" ({unit})" if unit not in ("", "1") else "")
+    ax.set_title(title or label, fontsize=9)
+    if values.ndim == 1:
+        ax.plot(values[values.dims[0]] if values.dims[0] in values.coords else np.arange(values.size), values, ".-", ms=3, lw=0.7)
+        ax.set_xlabel(_axis_label(values, 0))
+        return
+    finite = values.values[np.isfinite(values.values)]
+    low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
+    if signed:
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    if not high > low:
+        low, high = low - 0.5, low + 0.5
+    shown = ax.imshow(
+        values.values, origin="lower" if "row" not in values.dims else "upper", aspect=_aspect(values), extent=_extent(values),
+        cmap="RdBu_r" if signed else "viridis", vmin=low, vmax=high, interpolation="nearest",
+    )  # fmt: skip
+    ax.set_ylabel(_axis_label(values, 0))
+    ax.set_xlabel(_axis_label(values, 1))
+    ax.tick_params(labelsize=7)
+    bar = ax.figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
+    bar.ax.tick_params(labelsize=7)
+    bar.formatter.set_powerlimits((-3, 4))  # type: ignore[attr-defined]
+
+
+def flag_panel(ax: Axes, dataset: xr.Dataset) -> None:
+    """The flags of a map, with how many points carry each."""
+    flag = dataset["flag"]
+    counts = flag_counts(dataset)
+    words = [w for w in counts if w != "good" and counts[w]]
+    ax.set_title("flags: " + (", ".join(f"{w} {counts[w]}" for w in words) or "none"), fontsize=8, wrap=True)
+    shade = (flag.values != 0).astype(float)
+    if flag.ndim == 1:
+        ax.plot(np.arange(flag.size), shade, ".", ms=2)
+        return
+    ax.imshow(shade, origin="lower" if "row" not in flag.dims else "upper", aspect=_aspect(flag), extent=_extent(flag),
+              cmap="Greys", vmin=0, vmax=1, interpolation="nearest")  # fmt: skip
+    ax.set_ylabel(_axis_label(flag, 0))
+    ax.set_xlabel(_axis_label(flag, 1))
+    ax.tick_params(labelsize=7)
+
+
+def maps_figure(dataset: xr.Dataset, names: list[str] | None = None, *, signed: tuple[str, ...] = (), title: str = "") -> Figure:
+    """A row per quantity: its map and, where there is one, its standard deviation; at the end deviance and flags."""
+    names = names or [n for n in quantity_names(dataset) if n != "reduced_deviance"]
+    last = ["reduced_deviance"] if "reduced_deviance" in dataset else []
+    rows = len(names) + 1
+    figure = Figure(figsize=(8.5, 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False)
+    for row, name in zip(axes, names, strict=False):
+        image_panel(row[0], dataset[name], signed=name in signed)
+        if f"{name}_std" in dataset:
+            image_panel(row[1], dataset[f"{name}_std"], title=f"standard deviation of {name} ({dataset[name].attrs['units']})")
+        else:
+            row[1].axis("off")
+    if last:
+        image_panel(axes[-1][0], dataset["reduced_deviance"], title="reduced deviance (1 = as expected)")
+    else:
+        axes[-1][0].axis("off")
+    flag_panel(axes[-1][1], dataset)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _axis_label(values: xr.DataArray, axis: int) -> str:
+    name = str(values.dims[axis])
+    unit = values[name].attrs.get("units", "") if name in values.coords else "px" if name in ("row", "column") else ""
+    return f"{name} ({unit})" if unit else name
+
+
+def _extent(values: xr.DataArray) -> tuple[float, float, float, float] | None:
+    """Edges in scan coordinates (left, right, bottom, top), or None for pixels."""
+    edges = []
+    for name in reversed(values.dims):
+        if name not in values.coords or values.sizes[name] < 2:
+            return None
+        x = values[name].values
+        half = (x[-1] - x[0]) / (len(x) - 1) / 2
+        edges += [float(x[0] - half), float(x[-1] + half)]
+    return edges[0], edges[1], edges[2], edges[3]
+
+
+def _aspect(values: xr.DataArray) -> str:
+    """Equal where both axes are lengths in the same unit or pixels, else as the figure has room."""
+    units = {values[d].attrs.get("units", "px") if d in values.coords else "px" for d in values.dims}
+    return "equal" if len(units) == 1 else "auto"
