@@ -6,6 +6,7 @@ many times faster than a parallel kernel and spins on no lock when the machine i
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +49,7 @@ def in_threads(work: Callable[[int, int], None], count: int, *, smallest: int = 
         work(0, count)
         return
     edges = [count * i // pieces for i in range(pieces + 1)]
-    for done in [_pool().submit(work, a, b) for a, b in zip(edges, edges[1:], strict=False)]:
+    for done in [_pool().submit(work, a, b) for a, b in itertools.pairwise(edges)]:
         done.result()
 
 

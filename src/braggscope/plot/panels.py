@@ -5,6 +5,8 @@ Functions take a map (core.maps) and draw on given axes or give a figure; they n
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -101,7 +103,7 @@ def _extent(values: xr.DataArray) -> tuple[float, float, float, float] | None:
     return edges[0], edges[1], edges[2], edges[3]
 
 
-def _aspect(values: xr.DataArray) -> str:
+def _aspect(values: xr.DataArray) -> Literal["equal", "auto"]:
     """Equal where both axes are lengths in the same unit or pixels, else as the figure has room."""
     units = {values[d].attrs.get("units", "px") if d in values.coords else "px" for d in values.dims}
     return "equal" if len(units) == 1 else "auto"
