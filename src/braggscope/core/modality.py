@@ -35,6 +35,8 @@ class Modality:
     calibrate: Function (scan, *, reference, ...) -> Calibration, or None where there is nothing to calibrate.
     views: Name -> function map or frames -> figure; `overview` must be there.
     example_geometry: Function () -> Geometry of a published or real experiment, for tests and tutorials.
+    example_forward: Function () -> (Forward, params): a small forward model in float64 and values to try it at.
+    example_phantom: Arguments of a phantom (shape, frame_shape ...) that make a small, bright and varied scan.
     """
 
     name: str
@@ -47,7 +49,8 @@ class Modality:
     views: Mapping[str, str]
     calibrate: str | None = None
     example_geometry: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
+    example_forward: str = ""
+    example_phantom: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, dotted: str) -> Any:
         """The object that a dotted name means."""
