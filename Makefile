@@ -16,7 +16,6 @@ help:
 # torch comes first and pinned, so that no other package pulls another build of it.
 .venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[test]"
 	@touch $@

@@ -1,0 +1,37 @@
+"""What the contract tests run over: every modality and method found, each on the small phantom it names."""
+
+from functools import cache
+
+from braggscope.core.modality import modalities
+
+MODALITIES = list(modalities().values())
+METHODS = [(m, method) for m in MODALITIES for method in m.methods()]
+METHOD_NAMES = [f"{m.name}-{method}" for m, method in METHODS]
+
+
+@cache
+def example_geometry(modality):
+    return modality.load(modality.example_geometry)()
+
+
+@cache
+def simulation(modality, seed=1, noisy=True):
+    """The modality's small phantom, with its own noise or with none."""
+    phantom = modality.phantom(next(iter(modality.phantoms)))
+    silent = {} if noisy else {"noise": None}
+    return phantom(example_geometry(modality), seed=seed, **modality.example_phantom, **silent)
+
+
+@cache
+def prepared(modality, method):
+    """The method with its default options, prepared on the small phantom."""
+    source = simulation(modality)
+    return modality.estimator(method)(source.geometry).prepare(source)
+
+
+def run(estimator, source, batches=None):
+    """State after all batches (or the given ones)."""
+    state = estimator.init(source)
+    for batch in batches if batches is not None else source.batches(97):
+        state = estimator.update(state, batch)
+    return state
