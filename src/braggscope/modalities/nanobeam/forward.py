@@ -237,3 +237,18 @@ def full_pupil_sum(
         rod = torch.exp(-((qx / width) ** 2)) * (k * math.sin(alpha) * angle * step_px / (width * math.sqrt(math.pi)))
         result += weight * lit @ (rod * torch.special.sinc(thickness * qz / (2 * math.pi)) ** 2).T
     return params["scale"] * result + params.get("background", geometry.background)
+
+
+def example() -> tuple[NanobeamForward, dict[str, Tensor]]:
+    """A frame of the published film, not square, and two points to try it at."""
+    from .geometry import published
+
+    values = {
+        "strain": [1e-3, -2e-3],
+        "omega": [0.01, -0.03],
+        "chi": [0.06, -0.02],
+        "scale": [7.0, 30.0],
+        "background": [0.1, 0.5],
+    }
+    params = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+    return NanobeamForward(published(), (58, 64)), {**params, "thickness": torch.tensor([117.0, 180.0], dtype=torch.float64)}

@@ -1,0 +1,20 @@
+"""Scanning X-ray diffraction microscopy of an epitaxial film with a convergent nanobeam: strain, two tilts, film thickness."""
+
+from braggscope.core.modality import Modality
+
+_HERE = "braggscope.modalities.nanobeam"
+
+MODALITY = Modality(
+    name="nanobeam",
+    summary="a focused beam is rastered over an epitaxial film; one frame per position: strain, tilts, thickness",
+    package=_HERE,
+    geometry=f"{_HERE}.geometry:NanobeamGeometry",
+    forward=f"{_HERE}.forward:NanobeamForward",
+    phantoms={name: f"{_HERE}.phantom:{name}" for name in ("sinusoid_sigmoid", "domains", "wedge", "random_fields", "uniform")},
+    default_method="likelihood",
+    calibrate=f"{_HERE}.calibrate:calibrate",
+    views={"overview": f"{_HERE}.views:overview", "frame": f"{_HERE}.views:frame"},
+    example_geometry=f"{_HERE}.geometry:published",
+    example_forward=f"{_HERE}.forward:example",
+    example_phantom={"shape": (20, 18), "frame_shape": (64, 62), "peak": 30.0},
+)
