@@ -46,6 +46,7 @@ class NanobeamGeometry(Geometry):
     ring_scale: float = quantity("1", low=0.5, high=2, default=1.0, doc="radii of the ring over their nominal values")
     background: float = quantity("count", low=0, high=1e6, default=0.1, doc="background per pixel and frame")
     threshold: float = quantity("count", low=0, high=100, default=0.0, doc="counts below it are reported as 0")
+    saturation: float = quantity("count", low=0, high=1e9, default=0.0, doc="reports of it mean that or more; 0: there is none")
     pupil_file: str | None = None
 
     def check(self) -> None:

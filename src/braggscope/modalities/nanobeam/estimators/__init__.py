@@ -1,0 +1,1 @@
+"""The methods that turn nanobeam frames into maps, one file each."""
