@@ -19,13 +19,13 @@ from braggscope.core.errors import InputError
 from braggscope.core.noise import Noise
 from braggscope.core.simulation import Simulation
 
+from .compiled import expected, packed, tables
 from .forward import NanobeamForward
 from .geometry import NanobeamGeometry
 
 FULL_RANGE = {"strain": 5e-3, "omega": 0.05, "chi": 0.1}
 SCAN_STEP_UM = 0.05  # between scan positions; of no consequence for the frames
 POISSON = Noise()
-AT_ONCE = 64  # frames computed together
 
 
 def sinusoid_sigmoid(
@@ -173,11 +173,9 @@ def _simulation(
     for name, param in NanobeamForward.params.items():
         values = np.broadcast_to(fields.get(name, constant.get(name, 0.0)), shape).astype(np.float64)
         truth[name] = (names, values, {"units": param.unit, "long_name": param.long_name})
-    forward = NanobeamForward(geometry, frame_shape)
-    flat = {name: torch.from_numpy(truth[name].values.ravel()).float() for name in forward.params}
+    parameters = packed({name: truth[name].values.ravel() for name in NanobeamForward.params})
 
-    def expected(index: np.ndarray) -> torch.Tensor:
-        parts = torch.from_numpy(np.asarray(index)).split(AT_ONCE)
-        return torch.cat([forward({name: value[part] for name, value in flat.items()}) for part in parts])
+    def frames(index: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(expected(tables(geometry, frame_shape), frame_shape, parameters[index]))
 
-    return Simulation(geometry, grid, frame_shape, expected, truth, noise, seed, f"simulation of {label}")
+    return Simulation(geometry, grid, frame_shape, frames, truth, noise, seed, f"simulation of {label}")

@@ -1,0 +1,177 @@
+"""Compiled parts of the likelihood fit that see one detector column: fringe, transmission, and sums over its pixels.
+
+What makes them fast: the pupil's spline is stored so that all rows of a frame read neighbouring coefficients (they lie whole
+pixels apart, hence share their four weights); and every derivative is a combination of (slope along u, slope along v,
+transmission, 1) with factors of the column alone, so that a column needs fourteen sums whatever is free.
+
+Pixels are float32, what leaves a column is float64. A count below zero means: do not use.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+CELLS_PER_ROOT = 100  # of the table of deviance moments, over the square root of the mean
+
+exact = njit(cache=True, nogil=True, error_model="numpy")
+fast = njit(cache=True, nogil=True, error_model="numpy", fastmath=True)  # sums over pixels in any order
+
+
+@exact
+def spline(position, weight, slope, scale):
+    """Weights of four B-spline coefficients at a position (in knots) and slopes by pixels; returns the first knot."""
+    first = math.floor(position)
+    f = position - first
+    g = 1.0 - f
+    weight[0], weight[1] = g * g * g / 6, 2 / 3 - f * f + f * f * f / 2
+    weight[2], weight[3] = 2 / 3 - g * g + g * g * g / 2, f * f * f / 6
+    slope[0], slope[1] = -scale * g * g / 2, scale * (-2 * f + 1.5 * f * f)
+    slope[2], slope[3] = scale * (2 * g - 1.5 * g * g), scale * f * f / 2
+    return int(first)
+
+
+@exact
+def fringe(q, spread, weights, thickness):
+    """Mean of sinc^2(t q / 2 pi) over a pixel, its derivative by q and by log t."""
+    value, by_q, by_log = 0.0, 0.0, 0.0
+    for i in range(len(weights)):
+        z = thickness * (q + spread[i])
+        if abs(z) < 0.1:
+            s = z * z
+            g = 1 - s / 12 * (1 - s / 30 * (1 - s / 56))
+            slope = -z * (1 / 6 - s * (1 / 90 - s * (1 / 3360 - s / 226800)))
+        else:
+            half = math.sin(0.5 * z)
+            g = 4 * half * half / (z * z)
+            slope = 2 * (math.sin(z) - z * g) / (z * z)
+        value += weights[i] * g
+        by_q += weights[i] * slope * thickness
+        by_log += weights[i] * slope * z
+    return value, by_q, by_log
+
+
+@fast
+def transmission(table, weight_u, slope_u, u, weight_v, slope_v, phase, k, low, high, value, by_u, by_v):
+    """Transmission of one column for rows low..high, and its derivatives by u and v (see `fit_frames` for the table)."""
+    value[:] = 0
+    by_u[:] = 0
+    by_v[:] = 0
+    phases = table.shape[1]
+    a, b, c, d = np.float32(weight_u[0]), np.float32(weight_u[1]), np.float32(weight_u[2]), np.float32(weight_u[3])
+    e, f, g, h = np.float32(slope_u[0]), np.float32(slope_u[1]), np.float32(slope_u[2]), np.float32(slope_u[3])
+    for j in range(4):
+        p = (phase + j) % phases
+        first = k + (phase + j) // phases + low
+        t0, t1 = table[u, p, first : first + high - low], table[u + 1, p, first : first + high - low]
+        t2, t3 = table[u + 2, p, first : first + high - low], table[u + 3, p, first : first + high - low]
+        w, s = np.float32(weight_v[j]), np.float32(slope_v[j])
+        val, du, dv = value[low:high], by_u[low:high], by_v[low:high]
+        for r in range(high - low):
+            line = a * t0[r] + b * t1[r] + c * t2[r] + d * t3[r]
+            val[r] += w * line
+            du[r] += w * (e * t0[r] + f * t1[r] + g * t2[r] + h * t3[r])
+            dv[r] += s * line
+
+
+@fast
+def sums(counts, amplitude, background, value, by_u, by_v, score, fisher):
+    """Sums over one column of score x (Pu, Pv, P, 1) and information x their products, for plain Poisson counts."""
+    one, zero = np.float32(1), np.float32(0)
+    amp, floor = np.float32(amplitude), np.float32(background)
+    su = sv = sp = s1 = zero
+    uu = uv = up = vv = vp = pp = u1 = v1 = p1 = w1 = zero
+    for r in range(len(counts)):
+        inverse = one / (amp * value[r] + floor)
+        good = one if counts[r] >= zero else zero
+        s = (counts[r] * inverse - one) * good
+        w = inverse * good
+        p, u, v = value[r], by_u[r], by_v[r]
+        wp, wu, wv = w * p, w * u, w * v
+        su += s * u
+        sv += s * v
+        sp += s * p
+        s1 += s
+        uu += wu * u
+        uv += wu * v
+        up += wu * p
+        vv += wv * v
+        vp += wv * p
+        pp += wp * p
+        u1 += wu
+        v1 += wv
+        p1 += wp
+        w1 += w
+    score[0], score[1], score[2], score[3] = su, sv, sp, s1
+    fisher[0, 0], fisher[0, 1], fisher[0, 2], fisher[0, 3] = uu, uv, up, u1
+    fisher[1, 0], fisher[1, 1], fisher[1, 2], fisher[1, 3] = uv, vv, vp, v1
+    fisher[2, 0], fisher[2, 1], fisher[2, 2], fisher[2, 3] = up, vp, pp, p1
+    fisher[3, 0], fisher[3, 1], fisher[3, 2], fisher[3, 3] = u1, v1, p1, w1
+
+
+@exact
+def _below(mean, threshold):
+    """For N ~ Poisson(mean): P(N < threshold), P(N = threshold - 1) and the information lost by knowing only that."""
+    term = math.exp(-mean)
+    total, lost = term, term
+    for n in range(1, threshold):
+        term *= mean / n
+        total += term
+        lost += term * (n / mean - 1) ** 2
+    return total, term, lost
+
+
+@exact
+def sums_censored(counts, amplitude, background, value, by_u, by_v, threshold, score, fisher):
+    """As `sums`, for counts that are reported as 0 below a threshold."""
+    score[:] = 0
+    fisher[:] = 0
+    x = np.empty(4)
+    for r in range(len(counts)):
+        if counts[r] < 0:
+            continue
+        mean = amplitude * value[r] + background
+        total, edge, lost = _below(mean, threshold)
+        s = -edge / total if counts[r] < threshold else counts[r] / mean - 1
+        w = max(1 / mean - lost + edge * edge / total, 0.0)
+        x[0], x[1], x[2], x[3] = by_u[r], by_v[r], value[r], 1.0
+        for i in range(4):
+            score[i] += s * x[i]
+            for j in range(4):
+                fisher[i, j] += w * x[i] * x[j]
+
+
+@exact
+def deviance(counts, amplitude, background, value, by_u, by_v, threshold, moments, total, tied):
+    """Add the deviance of one column, its expectation and variance to `total`, and the light on it; see `deviance_moments`.
+
+    tied: Its covariance with the score, summed like `sums` does, is put here.
+    """
+    tied[:] = 0
+    last = len(moments) - 2
+    for r in range(len(counts)):
+        total[3] += value[r]
+        n = counts[r]
+        if n < 0:
+            continue
+        mean = amplitude * value[r] + background
+        if n < threshold:
+            total[0] -= 2 * math.log(_below(mean, threshold)[0])
+        else:
+            total[0] += 2 * (n * math.log(n / mean) - n + mean) if n > 0 else 2 * mean
+        place = math.sqrt(mean) * CELLS_PER_ROOT
+        if place < last:
+            cell = int(place)
+            part = place - cell
+            total[1] += moments[cell, 0] * (1 - part) + moments[cell + 1, 0] * part
+            total[2] += moments[cell, 1] * (1 - part) + moments[cell + 1, 1] * part
+            joint = (moments[cell, 2] * (1 - part) + moments[cell + 1, 2] * part) / mean
+            tied[0] += joint * by_u[r]
+            tied[1] += joint * by_v[r]
+            tied[2] += joint * value[r]
+            tied[3] += joint
+        else:
+            total[1] += 1 + 1 / (6 * mean)
+            total[2] += 2 + 2 / (3 * mean)
