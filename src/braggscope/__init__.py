@@ -1,1 +1,158 @@
-"""braggscope"""
+"""Braggscope: diffraction frames in, physical maps with honest error bars out.
+
+    import braggscope
+
+    m = braggscope.map(braggscope.open("scan.h5"), "likelihood")
+
+Everything heavy is imported when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import xarray as xr
+
+    from .core.geometry import Geometry
+    from .core.scan import Scan
+    from .core.simulation import Simulation
+    from .core.source import Source
+
+__all__ = ["__version__", "calibrate", "load", "map", "open", "report", "save", "simulate"]
+
+
+def open(path: str | Path, scan: str | None = None, *, detector: str | None = None, grid: tuple[int, int] | None = None) -> Scan:
+    """A scan in a file or folder, lazily: its frames are read when they are needed.
+
+    scan: Name of one of several scans in the file ("1.1").
+    detector: Name of one of several image stacks.
+    grid: Rows and columns of the raster, where the file is a plain stack of frames.
+
+    Raises InputError, listing the candidates, where none or several would do.
+    """
+    from .core.source import open_scan
+
+    return open_scan(path, scan, detector=detector, grid=grid)
+
+
+def map(
+    source: Source,
+    method: str | None = None,
+    *,
+    modality: str | None = None,
+    geometry: Geometry | Mapping[str, Any] | str | Path | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    device: str = "cpu",
+    workers: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> xr.Dataset:
+    """The map of a source: each quantity, its standard deviation where the method is calibrated, flags and provenance.
+
+    method: Name of the method; by default the one that the modality recommends.
+    modality: Name of the microscopy, where neither the source nor the geometry says it.
+    geometry: A Geometry, its values, or a TOML file; by default what the source says.
+    output: Map file to write, with checkpoints on the way.
+    overwrite, resume: What to do where the output exists: replace it, or finish what an interrupted run left.
+    device: "cpu" or "cuda", where the method can.
+    workers: Computing threads; by default all cores.
+    progress: Whether to show a progress bar.
+    options: Of the method (`braggscope info --method NAME` lists them).
+
+    Raises InputError where the input, an option or the output file is wrong.
+    """
+    from .app.mapping import map_source
+
+    return map_source(
+        source, method, modality=modality, geometry=geometry, output=output, overwrite=overwrite, resume=resume, device=device,
+        workers=workers, progress=progress, options=options,
+    )  # fmt: skip
+
+
+def simulate(
+    modality: str,
+    phantom: str | None = None,
+    *,
+    geometry: Geometry | Mapping[str, Any] | str | Path | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Simulation:
+    """A simulated scan of a phantom, a source like a measured one; its `truth` is what a map of it should say.
+
+    phantom: Name of the phantom; by default the first of the modality.
+    geometry: As for `map`; by default that of a published experiment.
+    output: Scan file to write.
+    options: Of the phantom: shape, frame_shape, peak, seed, noise (None for noise-free frames) and its own.
+    """
+    from .app.simulating import simulate_scan
+
+    return simulate_scan(
+        modality, phantom, geometry=geometry, output=output, overwrite=overwrite, progress=progress, options=options
+    )
+
+
+def calibrate(
+    source: Scan,
+    *,
+    modality: str | None = None,
+    geometry: Geometry | Mapping[str, Any] | str | Path | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Any:
+    """The geometry that explains all frames of a scan together: `.geometry`, `.uncertainty` (by field) and `.summary`.
+
+    geometry: Where to start, as for `map`.
+    output: Geometry file (TOML) to write; measured images are written beside it.
+    options: Of the modality's calibration, such as `free` (names of the fields to find) and `reference`.
+    """
+    from .app.calibrating import calibrate_scan
+
+    return calibrate_scan(
+        source, modality=modality, geometry=geometry, output=output, overwrite=overwrite, workers=workers, progress=progress,
+        options=options,
+    )  # fmt: skip
+
+
+def save(dataset: xr.Dataset, path: str | Path, *, state: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write a map file (NeXus and netCDF-4 at once), whole or not at all."""
+    from .core.maps import save
+
+    save(dataset, path, state=state)
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Read a map file into memory."""
+    from .core.maps import load
+
+    return load(path)
+
+
+def report(
+    maps: str | Path | list[str | Path], output: str | Path, *, scan: str | Path | None = None, overwrite: bool = False
+) -> Path:
+    """Write one self-contained HTML page about one or several map files: pictures, numbers, flags and provenance.
+
+    scan: The scan file that the maps were made from, for pictures that need frames.
+    """
+    from .app.report import write_report
+
+    return write_report(maps if isinstance(maps, list) else [maps], output, scan=scan, overwrite=overwrite)
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("braggscope")
+    raise AttributeError(f"module 'braggscope' has no attribute '{name}'")

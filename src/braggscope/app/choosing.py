@@ -1,0 +1,89 @@
+"""From a user's words to parts: which modality, geometry and method are meant."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from braggscope.core.errors import InputError
+from braggscope.core.estimator import Estimator
+from braggscope.core.geometry import Geometry
+from braggscope.core.modality import Modality, modalities, modality
+from braggscope.core.source import Source
+
+GeometryLike = Geometry | Mapping[str, Any] | str | Path | None
+AnySource = TypeVar("AnySource", bound=Source)
+
+
+def choose_modality(source: Source, name: str | None = None, geometry: GeometryLike = None) -> Modality:
+    """The modality that is named, else that of the geometry, else what the source says.
+
+    Raises InputError, listing those there are, where nobody says it.
+    """
+    name = name or _modality_of(geometry) or source.modality
+    if name is None:
+        raise InputError(
+            f"{_called(source)} does not say its modality; give one with --modality: {', '.join(sorted(modalities()))}"
+        )
+    return modality(name)
+
+
+def choose_geometry(source: Source, kind: Modality, geometry: GeometryLike = None) -> Geometry:
+    """The geometry that is given (as such, as values or as a TOML file), else what the source says.
+
+    Raises InputError where it is wrong or nobody says it.
+    """
+    cls = kind.geometry_class()
+    if isinstance(geometry, Geometry):
+        if not isinstance(geometry, cls):
+            raise InputError(f"the geometry is one of {geometry.modality}, but the modality is {kind.name}")
+        return geometry
+    if isinstance(geometry, Mapping):
+        return cls.from_mapping(geometry)
+    if geometry is not None:
+        return cls.from_toml(geometry)
+    if isinstance(source.geometry, cls):
+        return source.geometry
+    try:
+        return cls.from_scan(source)
+    except (InputError, AttributeError):
+        if getattr(source, "geometry_values", None):
+            raise
+        raise InputError(f"{_called(source)} does not say the {kind.name} geometry; give a TOML file with --geometry") from None
+
+
+def choose_estimator(
+    kind: Modality, geometry: Geometry | None, method: str | None, options: Mapping[str, Any], device: str = "cpu"
+) -> Estimator:
+    """The method with its options, not prepared yet. Raises InputError where one is unknown or the device cannot run it."""
+    cls = kind.estimator(method or kind.default_method)
+    if device not in cls.devices:
+        raise InputError(f"method '{cls.name}' runs on {' or '.join(cls.devices)}, got device '{device}'")
+    if "device" in cls.__dataclass_fields__:
+        options = {"device": device, **options}
+    return cls.with_options(geometry, options)
+
+
+def located(source: AnySource, geometry: Geometry) -> AnySource:
+    """The source with this geometry, where it can carry another one than its own."""
+    return source.with_geometry(geometry) if hasattr(source, "with_geometry") else source
+
+
+def _modality_of(geometry: GeometryLike) -> str | None:
+    """The modality that a geometry, or the only known table of a TOML file, belongs to."""
+    if isinstance(geometry, Geometry):
+        return geometry.modality
+    if not isinstance(geometry, str | Path):
+        return None
+    try:
+        tables = tomllib.loads(Path(geometry).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None  # told properly when the geometry itself is read
+    known = [name for name in tables if name in modalities()]
+    return known[0] if len(known) == 1 else None
+
+
+def _called(source: Source) -> str:
+    return str(getattr(source, "path", None) or source.provenance.get("input_file", "the source"))

@@ -1,0 +1,93 @@
+"""The program `braggscope`: its commands, and how it ends.
+
+Exit codes: 0 done, 1 the work failed, 2 the input or the usage was wrong. An error is one sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+
+import typer
+
+from braggscope.core.errors import BraggscopeError, InputError
+
+from . import calibrate, info, map, report, simulate, view
+from .shared import Numbers
+
+app = typer.Typer(
+    name="braggscope",
+    help="Diffraction frames in, physical maps with honest error bars out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.command("info", short_help="Say what a scan, a map, a method or a modality is.")(info.info)
+app.command("simulate", cls=Numbers, short_help="Write a simulated scan with known truth.")(simulate.simulate)
+app.command("map", short_help="Map a scan, with standard deviations, flags and provenance.")(map.map_scan)
+app.command("calibrate", short_help="Find the instrument's parameters from a scan's own frames.")(calibrate.calibrate)
+app.command("view", short_help="Draw a map as a picture file.")(view.view)
+app.command("report", short_help="Write one self-contained HTML page about maps.")(report.report)
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    debug: bool = typer.Option(False, "--debug", help="Show where an error arose (also with BRAGGSCOPE_DEBUG=1)."),
+) -> None:
+    """Diffraction frames in, physical maps with honest error bars out."""
+    if version:
+        from braggscope import __version__
+
+        typer.echo(f"braggscope {__version__}")
+        raise typer.Exit
+    if debug:
+        os.environ["BRAGGSCOPE_DEBUG"] = "1"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; its exit code."""
+    try:
+        if not os.environ.get("BRAGGSCOPE_DEBUG"):
+            warnings.simplefilter("ignore")
+        code = app(arguments, prog_name="braggscope", standalone_mode=False)
+        return _told("interrupted", 1) if code == 130 else int(code or 0)
+    except typer.TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _told("interrupted", 1)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nobody reads any more; Python flushes it at its end
+        return 1
+    except BraggscopeError as error:
+        return _told(str(error), 2 if isinstance(error, InputError) else 1)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no message"
+        return _told(f"{type(error).__name__}: {reason} (this is a defect; --debug before the command shows where)", 1)
+
+
+def run() -> None:
+    """The entry point of the program."""
+    sys.exit(main())
+
+
+def _usage(error: typer.TyperException) -> int:
+    """What was wrong with the command line, in one sentence; the help text where no command was given."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(error.format_message())
+        return 2
+    hint = f" (see {context.command_path} --help)" if context is not None else ""
+    message = " ".join(error.format_message().rstrip(".").split())
+    return _told(message[:1].lower() + message[1:] + hint, 2)
+
+
+def _told(message: str, code: int) -> int:
+    if os.environ.get("BRAGGSCOPE_DEBUG") and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    typer.echo(f"error: {message}", err=True)
+    return code

@@ -1,0 +1,84 @@
+"""`braggscope map`: a scan through a method into a map file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared import (
+    AsJson,
+    Binning,
+    Detector,
+    GeometryFile,
+    Grid,
+    ModalityName,
+    Overwrite,
+    Quiet,
+    Roi,
+    Saturation,
+    ScanFile,
+    ScanName,
+    Workers,
+    opened,
+    pairs,
+    shows_progress,
+    tell,
+)  # fmt: skip
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Map file to write (HDF5: NeXus and netCDF-4 at once).")]
+Method = Annotated[str | None, typer.Option("--method", help="How; by default what the modality recommends.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="An option of the method (`braggscope info --method NAME`).", metavar="NAME=VALUE"),
+]
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda, where the method can.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Finish the map that an interrupted run of this command left.")]
+
+
+def map_scan(
+    scan: ScanFile,
+    output: Output,
+    method: Method = None,
+    modality: ModalityName = None,
+    geometry: GeometryFile = None,
+    name: ScanName = None,
+    detector: Detector = None,
+    grid: Grid = None,
+    roi: Roi = None,
+    binning: Binning = 1,
+    saturation: Saturation = None,
+    option: Options = None,
+    device: Device = "cpu",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Map a scan: each quantity with its standard deviation, flags that say why a point is missing or doubtful, and provenance.
+
+    Ctrl-C leaves the map so far; the same command with --resume finishes it.
+    """
+    from ..mapping import map_source
+    from ..summary import summarise, table
+
+    options = pairs(option or [], "--option")
+    source = opened(scan, name, detector, grid, roi, binning, saturation)
+    dataset = map_source(
+        source,
+        method,
+        modality=modality,
+        geometry=geometry,
+        options=options,
+        output=output,
+        overwrite=overwrite,
+        resume=resume,
+        device=device,
+        workers=workers,
+        progress=shows_progress(quiet or as_json),
+    )
+    numbers = summarise(dataset)
+    end = f"\n\nwritten to {output} in {numbers['seconds']:.1f} s"
+    tell(table(numbers) + end, {**numbers, "output": str(output)}, as_json=as_json, quiet=quiet)

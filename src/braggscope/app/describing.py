@@ -1,0 +1,198 @@
+"""What a scan file, a map file, a method or a modality is, as plain values and as text.
+
+This answers at once: neither torch nor xarray is imported for files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braggscope.core.errors import one_of
+from braggscope.core.modality import Modality, modalities, modality
+from braggscope.core.scan import Axis, Scan
+from braggscope.core.source import open_scans, readers
+
+
+def describe_file(path: str | Path, *, detector: str | None = None, grid: tuple[int, int] | None = None) -> dict[str, Any]:
+    """What a scan file, scan folder or map file holds. Raises InputError where it is neither."""
+    as_map = _map(Path(path))
+    if as_map is not None:
+        return as_map
+    scans = open_scans(path, detector=detector, grid=grid)
+    return {"file": str(path), "kind": "scans", "scans": [_scan(one) for one in scans]}
+
+
+def describe_method(name: str, only: str | None = None) -> dict[str, Any]:
+    """A method's options with defaults, units and meaning, in every modality that has it (or only in one).
+
+    Raises InputError, listing those there are, where none has it.
+    """
+    kinds = [modality(only)] if only else list(modalities().values())
+    having = [kind for kind in kinds if name in kind.methods()]
+    if not having:
+        raise one_of("method", name, sorted({m for kind in kinds for m in kind.methods()}))
+    return {"kind": "method", "method": name, "modalities": {kind.name: _method(kind, name) for kind in having}}
+
+
+def describe_modality(name: str) -> dict[str, Any]:
+    """A modality's methods, phantoms, views and the fields of its geometry."""
+    kind = modality(name)
+    fields = dataclasses.fields(kind.geometry_class())
+    return {
+        "kind": "modality",
+        **_modality(kind),
+        "geometry": [
+            {
+                "field": f.name,
+                "unit": f.metadata.get("unit", ""),
+                "low": f.metadata.get("low"),
+                "high": f.metadata.get("high"),
+                "default": None if f.default is dataclasses.MISSING else f.default,
+                "required": f.default is dataclasses.MISSING,
+                "doc": f.metadata.get("doc", ""),
+            }
+            for f in fields
+        ],
+    }
+
+
+def describe_all() -> dict[str, Any]:
+    """What there is: modalities with their methods and phantoms, and file formats."""
+    kinds = {name: _modality(kind) for name, kind in sorted(modalities().items())}
+    return {"kind": "program", "modalities": kinds, "formats": [reader.FORMAT for reader in readers()]}
+
+
+def _modality(kind: Modality) -> dict[str, Any]:
+    return {
+        "modality": kind.name,
+        "summary": kind.summary,
+        "methods": kind.methods(),
+        "default_method": kind.default_method,
+        "phantoms": list(kind.phantoms),
+        "views": list(kind.views),
+        "calibrates": kind.calibrate is not None,
+    }
+
+
+def _method(kind: Modality, name: str) -> dict[str, Any]:
+    cls = kind.estimator(name)
+    fields = [f for f in dataclasses.fields(cls) if f.name != "geometry"]
+    return {
+        "summary": cls.summary,
+        "calibrated": cls.calibrated,
+        "uncalibrated_because": cls.uncalibrated_because,
+        "per_frame": cls.per_frame,
+        "devices": list(cls.devices),
+        "options": [
+            {
+                "name": f.name,
+                "default": f.default,
+                "unit": f.metadata.get("unit", ""),
+                "choices": list(f.metadata.get("choices", ())),
+                "doc": f.metadata.get("doc", ""),
+            }
+            for f in fields
+        ],
+    }
+
+
+def _scan(scan: Scan) -> dict[str, Any]:
+    frames = scan.frames
+    return {
+        "name": scan.name,
+        "title": scan.title,
+        "axes": [_axis(axis) for axis in scan.axes],
+        "shape": list(scan.shape),
+        "detector": scan.detector,
+        "frames": None if frames is None else int(frames.shape[0]),
+        "planned": math.prod(scan.shape) if scan.axes else None,
+        "frame_shape": None if frames is None else [int(n) for n in frames.shape[1:]],
+        "dtype": None if frames is None else str(frames.dtype),
+        "saturation": scan.saturation,
+        "monitor": scan.monitor is not None,
+        "modality": scan.modality,
+        "geometry": {name: _plain(value) for name, value in scan.geometry_values.items()},
+        "metadata": {name: _plain(value) for name, value in scan.metadata.items()},
+        "missing": list(scan.missing),
+    }
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    """Range and step of a motor; the step is the median one."""
+    values = np.asarray(axis.values, np.float64)
+    step = float(np.median(np.diff(values))) if len(values) > 1 else None
+    ends = (float(values[0]), float(values[-1])) if len(values) else (None, None)
+    return {"motor": axis.name, "unit": axis.unit, "first": ends[0], "last": ends[1], "points": len(values), "step": step}
+
+
+def _map(path: Path) -> dict[str, Any] | None:
+    """What a map file holds; None for any other file."""
+    import h5py
+
+    if not path.is_file():
+        return None
+    try:
+        with h5py.File(path, "r") as file:
+            data = file.get("entry/data")
+            if not isinstance(data, h5py.Group) or "flag" not in data or "flag_meanings" not in data["flag"].attrs:
+                return None
+            return _map_content(path, data)
+    except OSError:
+        return None  # the readers of scans say what is wrong with it
+
+
+def _map_content(path: Path, data: Any) -> dict[str, Any]:
+    flag = data["flag"]
+    values, words = flag[()], str(_plain(flag.attrs["flag_meanings"])).split()
+    flags = {w: int((values & int(b) != 0).sum()) for b, w in zip(np.atleast_1d(flag.attrs["flag_masks"]), words, strict=True)}
+    hidden = ("NX_class", "signal", "axes", "default")
+    attrs = {name: _plain(value) for name, value in data.attrs.items() if name not in hidden and not name.startswith("_Nc")}
+    for name in ("options", "geometry", "roi"):
+        if isinstance(attrs.get(name), str):
+            attrs[name] = json.loads(attrs[name])
+    variables = [n for n, v in data.items() if "long_name" in v.attrs and n != "flag"]
+    return {
+        "file": str(path),
+        "kind": "map",
+        "complete": bool(attrs.pop("complete", 1)),
+        "shape": dict(zip(_dimension_names(data, flag), flag.shape, strict=True)),
+        "points": int(values.size),
+        "good": int((values == 0).sum()),
+        "flags": {word: count for word, count in flags.items() if count},
+        "quantities": {
+            name: {
+                "unit": _plain(data[name].attrs.get("units", "")),
+                "long_name": _plain(data[name].attrs["long_name"]),
+                "has_std": f"{name}_std" in variables,
+            }
+            for name in variables
+            if not (name.endswith("_std") and name.removesuffix("_std") in variables)
+        },
+        "provenance": attrs,
+    }
+
+
+def _dimension_names(data: Any, variable: Any) -> list[str]:
+    """Names of the dimensions of a netCDF variable: those of the dimension scales attached to it."""
+    names = []
+    for axis, scales in enumerate(variable.dims):
+        names.append(Path(scales[0].name).name if len(scales) else f"axis{axis}")
+    return names
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | list | dict | None) else str(value)

@@ -1,0 +1,224 @@
+"""Mapping: a source through a method into a map, with checkpoints on the way.
+
+The output file is a readable map from the start. It is written once before the first frame (a full disk is found at once),
+again from time to time, and when something stops the run: then it also holds the method's state, from which the same call
+with `resume` goes on to the very map that an uninterrupted run gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from braggscope.core import maps
+from braggscope.core.errors import BraggscopeError, InputError
+from braggscope.core.estimator import Estimator, State
+from braggscope.core.source import Source
+from braggscope.engine.local import Progress, ReadingFailed, run
+
+from .choosing import GeometryLike, choose_estimator, choose_geometry, choose_modality, located
+from .interruption import Interruption
+from .output import check_output
+from .progress import Show
+from .provenance import differences, plain, provenance
+
+CHECKPOINT_S = 15.0  # least time between two checkpoints
+CHECKPOINT_SHARE = 20  # and at least so many times the time that one takes: at most 5 % of the run
+MASKED = "run_masked"  # entry beside the estimator's state: masked counts and frames so far
+
+
+def map_source(
+    source: Source,
+    method: str | None = None,
+    *,
+    modality: str | None = None,
+    geometry: GeometryLike = None,
+    options: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    device: str = "cpu",
+    workers: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The map of a source (see `braggscope.map`).
+
+    Raises InputError for what can be known beforehand, and then nothing is written; BraggscopeError where the work breaks
+    off, and then the output holds the map so far.
+    """
+    if overwrite and resume:
+        raise InputError("--overwrite and --resume contradict each other; give one of them")
+    inputs = (getattr(source, "path", None), geometry if isinstance(geometry, str | Path) else None)
+    unfinished = output is not None and resume and Path(output).exists()
+    path = None if output is None else check_output(output, overwrite=overwrite or unfinished, inputs=inputs, resumable=True)
+    kind = choose_modality(source, modality, geometry)
+    chosen = choose_geometry(source, kind, geometry)
+    source = located(source, chosen)
+    estimator = choose_estimator(kind, chosen, method, options or {}, device)
+    attributes = provenance(source, kind, estimator)
+    keeper = Keeper(path, estimator, attributes)
+    if path is not None and unfinished:
+        finished = keeper.take_up(path)
+        if finished is not None:
+            return finished
+    _set_workers(workers)
+    with Interruption() as interruption, _nothing_written(keeper):
+        _first_frame(source)
+        keeper.estimator = estimator.prepare(source)
+        done = _run(source, keeper, interruption, progress)
+        keeper.save(done, finished=True)
+    return keeper.dataset(done, finished=True)
+
+
+@dataclass
+class Keeper:
+    """Turns the state of a run into a map with provenance, and keeps the output file.
+
+    state, masked, seconds: What an earlier run left; nothing at the start.
+    saved: Frames that the file on disk holds, or None where this run has written none.
+    """
+
+    path: Path | None
+    estimator: Estimator
+    attributes: dict[str, str | int | float]
+    state: State | None = None
+    masked: tuple[int, int] = (0, 0)
+    seconds: float = 0.0
+    saved: int | None = None
+    started: float = field(default_factory=time.perf_counter)
+    _last: float = 0.0
+    _cost: float = 0.0
+
+    def take_up(self, path: Path) -> xr.Dataset | None:
+        """Take the state over from an unfinished map file; the map itself where it is finished already.
+
+        Raises InputError where the file is no map, or one of another run.
+        """
+        earlier = maps.load(path)
+        other = differences(earlier.attrs, self.attributes)
+        if other:
+            raise InputError(f"{path} cannot be resumed: {'; '.join(other)}")
+        state = maps.load_state(path)
+        if state is None:
+            return earlier
+        self.masked = tuple(int(n) for n in state.pop(MASKED))  # type: ignore[assignment]
+        self.state, self.seconds, self.saved = state, float(earlier.attrs["seconds"]), int(state["seen"].sum())
+        self.attributes |= {name: earlier.attrs[name] for name in ("created", "command")}
+        return None
+
+    def dataset(self, progress: Progress, *, finished: bool) -> xr.Dataset:
+        """The map so far, with its provenance."""
+        dataset = self.estimator.result(progress.state)
+        unit = "frames" if self.estimator.reads == "frames" else "pixels"
+        counts = {
+            f"{unit}_planned": progress.total,
+            f"{unit}_used": progress.done,
+            f"{unit}_lost": progress.total - progress.done,
+            "masked_counts": progress.masked_counts,
+            "masked_frames": progress.masked_frames,
+            "seconds": round(self.seconds + time.perf_counter() - self.started, 3),
+            "complete": int(finished),
+        }
+        found = {str(name): plain(value) for name, value in dataset.attrs.items()}
+        return dataset.assign_attrs({**self.attributes, **counts, **found})
+
+    def save(self, progress: Progress, *, finished: bool = False) -> None:
+        """Write the output file, with the state where the run is not finished. Raises BraggscopeError where that fails."""
+        if self.path is None:
+            return
+        begin = time.perf_counter()
+        masked = np.array([progress.masked_counts, progress.masked_frames])
+        try:
+            state = None if finished else {**progress.state, MASKED: masked}
+            maps.save(self.dataset(progress, finished=finished), self.path, state=state)
+        except (OSError, RuntimeError) as error:  # h5py says RuntimeError where it cannot close a file on a full disk
+            raise BraggscopeError(f"{self.path} cannot be written ({_reason(error)}){self.left(progress.total)}") from None
+        self.saved = progress.done
+        self._last = time.perf_counter()
+        self._cost = self._last - begin
+
+    def take_back(self) -> None:
+        """Remove an output file that this run began and that holds no frame yet."""
+        if self.path is not None and self.state is None and self.saved == 0:
+            self.path.unlink(missing_ok=True)
+
+    def save_now_and_then(self, progress: Progress) -> None:
+        """Write the output file if the last time is long enough ago."""
+        if time.perf_counter() - self._last >= max(CHECKPOINT_S, CHECKPOINT_SHARE * self._cost):
+            self.save(progress)
+
+    def left(self, total: int) -> str:
+        """What an interrupted run leaves, as the end of a sentence."""
+        if self.saved is None:
+            return "; nothing was written"
+        return f"; {self.path} holds {self.saved} of {total}, repeat the command with --resume to finish it"
+
+
+def _run(source: Source, keeper: Keeper, interruption: Interruption, show: bool) -> Progress:
+    """Feed the whole source to the method, keeping the output file; the last Progress."""
+    steps = run(source, keeper.estimator, state=keeper.state, masked=keeper.masked)
+    unit = keeper.estimator.reads.removesuffix("s")
+    with contextlib.closing(steps), Show(keeper.estimator.name, unit, show) as bar:
+        progress = next(steps)
+        bar(progress.done, progress.total)
+        keeper.save(progress)
+        interruption.held = keeper.path is not None
+        try:
+            for progress in steps:
+                bar(progress.done, progress.total)
+                if interruption.asked:
+                    raise ReadingFailed("interrupted")
+                keeper.save_now_and_then(progress)
+        except ReadingFailed as error:  # the state is good
+            keeper.save(progress)
+            raise BraggscopeError(f"{error}{keeper.left(progress.total)}") from error
+        except InputError:
+            keeper.take_back()
+            raise
+        except BraggscopeError:
+            raise
+        except KeyboardInterrupt:
+            raise BraggscopeError(f"interrupted{keeper.left(progress.total)}") from None
+        except Exception as error:  # the state may hold half a batch: what is on disk stays
+            reason = f"method '{keeper.estimator.name}' failed ({type(error).__name__}: {_reason(error)})"
+            raise BraggscopeError(f"{reason}{keeper.left(progress.total)}") from error
+        finally:
+            interruption.held = False
+    return progress
+
+
+def _first_frame(source: Source) -> None:
+    """Read one frame, so that frames which cannot be read are found before anything is written."""
+    if next(iter(source.batches(1)), None) is None:
+        raise InputError(f"{source.provenance.get('input_file', 'the source')} has no frames")
+
+
+@contextlib.contextmanager
+def _nothing_written(keeper: Keeper) -> Iterator[None]:
+    """Say it where the run is interrupted before it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if keeper.path is None:
+            raise
+        raise BraggscopeError("interrupted before the first frame; nothing was written") from None
+
+
+def _set_workers(count: int | None) -> None:
+    from braggscope.infer.runtime import set_workers
+
+    set_workers(count)
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says, in one line; the system's own words where it has any."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

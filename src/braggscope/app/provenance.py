@@ -1,0 +1,123 @@
+"""Where a map comes from, as attributes of the map: program, command, method, geometry and input file.
+
+Every value is a number or a word (lists and tables are JSON), so that it is the same in memory and on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from braggscope.core.estimator import Estimator
+from braggscope.core.modality import Modality
+from braggscope.core.source import Source
+
+WHOLE_BYTES = 256 * 2**20  # files up to this size are hashed whole: under half a second
+BLOCKS, BLOCK_BYTES = 64, 2**20
+
+SAME = (
+    "version", "modality", "method", "options", "geometry", "input_file", "input_hash", "input_scan", "input_detector", "roi",
+    "binning", "saturation",
+)  # fmt: skip
+"""What an interrupted run and the one that finishes it must agree in."""
+
+
+def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str, str | int | float]:
+    """The attributes that a map of this source by this (not yet prepared) method carries from its start."""
+    from braggscope import __version__
+
+    path = getattr(source, "path", None)
+    geometry = estimator.geometry.to_mapping() if estimator.geometry is not None else {}
+    seed = estimator.options().get("seed", source.provenance.get("simulation_seed"))
+    values = {
+        "title": f"{kind.name} {estimator.name}: {source.provenance.get('input_file', 'a source')}",
+        "version": __version__,
+        "command": command_line(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "modality": kind.name,
+        "method": estimator.name,
+        "options": estimator.options(),
+        "geometry": geometry,
+        "seed": seed,
+        **source.provenance,
+        **(file_hash(path) if path is not None else {}),
+        "saturation": getattr(source, "saturation", None),
+        "uncalibrated_because": None if estimator.calibrated else estimator.uncalibrated_because,
+    }
+    return {name: plain(value) for name, value in values.items() if value is not None}
+
+
+def command_line() -> str:
+    """The command as it was typed, or "python" for a program of the user's own."""
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    return shlex.join([name, *sys.argv[1:]]) if name == "braggscope" else "python"
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what the attributes of two runs differ that should be parts of one, a phrase each; options and geometry by name."""
+    found = []
+    for name in SAME:
+        a, b = earlier.get(name, "none"), now.get(name, "none")
+        if str(a) == str(b):
+            continue
+        if name in ("options", "geometry"):
+            old, new = json.loads(str(a)), json.loads(str(b))
+            keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            found += [f"{name.removesuffix('s')} {key} was {old.get(key)} and is {new.get(key)}" for key in keys]
+        else:
+            found.append(f"{name} was {a} and is {b}")
+    return found
+
+
+def file_hash(path: Path) -> dict[str, str]:
+    """The hash of a file, or of a folder's files one after the other in the order of their names.
+
+    Up to 256 MB every byte counts; of more, the names, the sizes and 64 blocks of 1 MiB spread evenly, the first and the
+    last byte included. The second entry says which.
+    """
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    sizes = [file.stat().st_size for file in files]
+    total = sum(sizes)
+    digest = hashlib.sha256()
+    whole = total <= WHOLE_BYTES
+    if not whole or path.is_dir():
+        names = [file.name if path.is_file() else str(file.relative_to(path)) for file in files]
+        digest.update(json.dumps(list(zip(names, sizes, strict=True))).encode())
+    step = (total - BLOCK_BYTES) / (BLOCKS - 1)
+    spans = [(0, total)] if whole else [(int(i * step), int(i * step) + BLOCK_BYTES) for i in range(BLOCKS)]
+    for start, stop in spans:
+        for block in _bytes_between(files, sizes, start, stop):
+            digest.update(block)
+    method = "sha256" if whole else f"sha256 of names, sizes and {BLOCKS} blocks of 1 MiB"
+    return {"input_hash": digest.hexdigest(), "input_hash_method": method}
+
+
+def plain(value: Any) -> str | int | float:
+    """A value as an attribute: numbers and words as they are, everything else as JSON."""
+    if isinstance(value, bool):
+        return int(value)
+    return value if isinstance(value, str | int | float) else json.dumps(value, default=_as_list)
+
+
+def _as_list(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _bytes_between(files: list[Path], sizes: list[int], start: int, stop: int) -> Iterator[bytes]:
+    """The bytes start to stop of some files laid end to end, in blocks."""
+    begin = 0
+    for file, size in zip(files, sizes, strict=True):
+        low, high = max(start, begin) - begin, min(stop, begin + size) - begin
+        if low < high:
+            with file.open("rb") as stream:
+                stream.seek(low)
+                while low < high and (block := stream.read(min(BLOCK_BYTES, high - low))):
+                    low += len(block)
+                    yield block
+        begin += size

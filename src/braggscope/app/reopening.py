@@ -1,0 +1,52 @@
+"""From a map back to its scan: the same frames, cut, binned and with the geometry as when the map was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import xarray as xr
+
+from braggscope.core.errors import InputError
+from braggscope.core.modality import modality
+from braggscope.core.scan import Scan
+from braggscope.core.source import open_scan
+
+from .provenance import file_hash
+
+
+def reopen(dataset: xr.Dataset, path: str | Path) -> Scan:
+    """The scan at this path as the map's provenance describes it. Raises InputError where it is another file."""
+    attrs = dataset.attrs
+    if Path(path).exists() and (found := file_hash(Path(path))["input_hash"]) != attrs.get("input_hash"):
+        raise InputError(
+            f"{path} is not the scan that the map was made from: that was {attrs.get('input_file', 'none')} "
+            f"(hash {str(attrs.get('input_hash', 'none'))[:12]}..., this one {found[:12]}...)"
+        )
+    kind = modality(str(attrs["modality"]))
+    geometry = kind.geometry_class().from_mapping(json.loads(str(attrs["geometry"])))
+    grid = tuple(int(n) for n in dataset["flag"].shape) if "row" not in dataset["flag"].dims else None
+    scan = _opened(path, attrs, grid)
+    scan = cut_and_binned(scan, tuple(json.loads(str(attrs["roi"]))), int(attrs.get("binning", 1)))
+    saturation = attrs.get("saturation")
+    if saturation is not None:
+        scan = dataclasses.replace(scan, saturation=float(saturation))
+    return scan.with_geometry(geometry)
+
+
+def cut_and_binned(scan: Scan, roi: tuple[int, ...] | None, binning: int) -> Scan:
+    """The scan with a region of interest (row start, row stop, column start, column stop) and binning."""
+    if roi is not None:
+        top, bottom, left, right = roi
+        scan = scan.cut(top, bottom, left, right)
+    return scan.bin(binning) if binning != 1 else scan
+
+
+def _opened(path: str | Path, attrs: dict[str, object], grid: tuple[int, ...] | None) -> Scan:
+    """The scan by name and detector; a plain stack takes the grid of the map."""
+    name, detector = str(attrs["input_scan"]), str(attrs.get("input_detector", "")) or None
+    scan = open_scan(path, name, detector=detector)
+    if grid is not None and scan.shape != grid:
+        scan = open_scan(path, name, detector=detector, grid=grid)
+    return scan

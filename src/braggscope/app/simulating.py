@@ -1,0 +1,87 @@
+"""Simulated scans of a phantom, as a source or as a file like a measured one."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from braggscope.core.errors import BraggscopeError, InputError
+from braggscope.core.geometry import Geometry
+from braggscope.core.modality import Modality, modality
+from braggscope.core.simulation import Simulation
+
+from .choosing import GeometryLike
+from .output import check_output
+from .progress import Show
+
+
+def simulate_scan(
+    name: str,
+    phantom: str | None = None,
+    *,
+    geometry: GeometryLike = None,
+    options: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Simulation:
+    """A simulated scan (see `braggscope.simulate`). Raises InputError where an argument is wrong; nothing is written then."""
+    kind = modality(name)
+    inputs = (geometry if isinstance(geometry, str | Path) else None,)
+    path = None if output is None else check_output(output, overwrite=overwrite, inputs=inputs)
+    phantom = phantom or next(iter(kind.phantoms))
+    make = kind.phantom(phantom)
+    simulation = make(_geometry(kind, geometry), **_arguments(make, f"{name} phantom '{phantom}'", options or {}))
+    if path is not None:
+        _write(simulation, path, progress)
+    return simulation
+
+
+def _geometry(kind: Modality, geometry: GeometryLike) -> Geometry:
+    """The geometry that is given, else that of a published experiment."""
+    if isinstance(geometry, Geometry):
+        return geometry
+    if geometry is None:
+        return kind.load(kind.example_geometry)()
+    cls = kind.geometry_class()
+    return cls.from_mapping(geometry) if isinstance(geometry, Mapping) else cls.from_toml(geometry)
+
+
+def _arguments(make: Callable[..., Simulation], called: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as arguments of a phantom function; a word becomes a number where the default is one."""
+    known = {n: p for n, p in inspect.signature(make).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in known:
+            raise InputError(f"{called} has no option '{name}'; it has: {', '.join(known)}")
+        values[name] = _like(known[name].default, name, value)
+    lacking = [name for name, parameter in known.items() if parameter.default is parameter.empty and name not in values]
+    if lacking:
+        raise InputError(f"{called} needs {' and '.join('--' + name.replace('_', '-') for name in lacking)}")
+    return values
+
+
+def _like(default: Any, name: str, value: Any) -> Any:
+    """A word from the command line as the kind of number that the default is; "80,300" as a tuple where it is none."""
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    try:
+        if isinstance(default, int | float):
+            return int(value) if isinstance(default, int) else float(value)
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        like = f"a number like {default}" if isinstance(default, int | float) else "numbers like 80,300"
+        raise InputError(f"option {name} must be {like}, got '{value}'") from None
+
+
+def _write(simulation: Simulation, path: Path, progress: bool) -> None:
+    from braggscope.io.nexus import write_scan
+
+    try:
+        with Show("simulate", "frame", progress) as show:
+            write_scan(simulation, path, progress=show)
+    except (OSError, RuntimeError) as error:
+        raise BraggscopeError(f"{path} cannot be written ({error}); nothing was written") from None

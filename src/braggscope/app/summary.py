@@ -1,0 +1,107 @@
+"""A map in a few numbers: how many points, which flags, the median of each quantity and of its standard deviation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from braggscope.core.maps import flag_counts, quantity_names
+
+from .texts import shape_text
+
+
+def summarise(dataset: xr.Dataset) -> dict[str, Any]:
+    """The numbers of a map.
+
+    The median and the spread (half the distance of the 16th and the 84th percentile: for a normal distribution its standard
+    deviation) are of the points that have a value, unflagged ones where there are any.
+    """
+    attrs = dataset.attrs
+    flags = flag_counts(dataset)
+    counted = ("planned", "used", "lost")
+    numbers = {f"{u}_{c}": int(attrs[f"{u}_{c}"]) for u in ("frames", "pixels") for c in counted if f"{u}_{c}" in attrs}
+    return {
+        "modality": attrs.get("modality"),
+        "method": attrs.get("method"),
+        "complete": bool(attrs.get("complete", 1)),
+        "shape": {str(name): size for name, size in dataset["flag"].sizes.items()},
+        "points": int(dataset["flag"].size),
+        "good": flags.pop("good"),
+        "flags": {word: count for word, count in flags.items() if count},
+        **numbers,
+        "masked_counts": int(attrs.get("masked_counts", 0)),
+        "masked_frames": int(attrs.get("masked_frames", 0)),
+        "quantities": {name: _quantity(dataset, name) for name in quantity_names(dataset)},
+        "reduced_deviance": _number(attrs.get("reduced_deviance")),
+        "uncalibrated_because": attrs.get("uncalibrated_because"),
+        "seconds": _number(attrs.get("seconds")),
+    }
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The numbers of a map as text for a terminal."""
+    flagged = ", ".join(f"{word} {count}" for word, count in summary["flags"].items()) or "none"
+    lines = [
+        f"{summary['modality']} map by {summary['method']}, {shape_text(summary['shape'])}"
+        + ("" if summary["complete"] else " (NOT FINISHED)"),
+        f"  points    {summary['points']}, good {summary['good']}; flags: {flagged}",
+    ]
+    lines += [f"  {line}" for line in remarks(summary)]
+    lines += ["", f"  {'quantity':24}{'unit':>10}{'median':>13}{'spread':>13}{'typical std':>13}"]
+    for name, q in summary["quantities"].items():
+        numbers = "".join(f"{_text(q[key]):>13}" for key in ("median", "spread", "median_std"))
+        lines.append(f"  {name:24}{q['unit']:>10}{numbers}")
+    return "\n".join(lines)
+
+
+def remarks(summary: dict[str, Any]) -> list[str]:
+    """Sentences on what a reader of the map must know: lost frames, masked counts, misfit, missing error bars."""
+    said = []
+    for unit in ("frames", "pixels"):
+        if summary.get(f"{unit}_lost"):
+            was = "not read yet" if not summary["complete"] else "lost"
+            said.append(f"{summary[f'{unit}_lost']} of {summary[f'{unit}_planned']} {unit} {was}")
+    if summary["masked_counts"]:
+        frames = summary["masked_frames"]
+        said.append(f"{summary['masked_counts']} counts in {frames} frames masked (NaN, negative or saturated)")
+    if summary["reduced_deviance"] is not None:
+        said.append(f"reduced deviance of the whole scan {summary['reduced_deviance']:.4f} (1 = the model explains the frames)")
+    if summary["uncalibrated_because"]:
+        said.append(f"no standard deviations: {summary['uncalibrated_because']}")
+    return said
+
+
+def _quantity(dataset: xr.Dataset, name: str) -> dict[str, Any]:
+    good = dataset["flag"].values == 0
+    variable = dataset[name]
+    std = dataset.get(f"{name}_std")
+    low, middle, high = _percentiles(variable.values, good)
+    return {
+        "unit": str(variable.attrs["units"]),
+        "long_name": str(variable.attrs["long_name"]),
+        "median": _number(middle),
+        "spread": _number((high - low) / 2),
+        "median_std": None if std is None else _number(_percentiles(std.values, good)[1]),
+    }
+
+
+def _percentiles(values: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """16th, 50th and 84th percentile of the finite values, of the good points where any of them is finite; NaN without."""
+    finite = np.isfinite(values)
+    if values.shape == good.shape and (finite & good).any():
+        finite &= good
+    return np.percentile(values[finite], [16, 50, 84]) if finite.any() else np.full(3, np.nan)
+
+
+def _number(value: Any) -> float | None:
+    """A number that JSON can hold; None for NaN and infinities."""
+    if value is None or isinstance(value, str) or not math.isfinite(float(value)):
+        return None
+    return float(value)
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
