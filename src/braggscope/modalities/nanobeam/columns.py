@@ -7,6 +7,9 @@ transmission, 1) with factors of the column alone, so that a column needs fourte
 Pixels are float32, what leaves a column is float64. A count below zero means: do not use.
 """
 
+# mypy: disable-error-code="no-untyped-def"
+# (numba infers the types of compiled functions)
+
 from __future__ import annotations
 
 import math

@@ -78,49 +78,70 @@ class NanobeamForward(Forward):
         """Expected counts and their elementary derivatives, shape (..., name, row, column)."""
         return self._model(params, names)
 
+    def light(self, params: Mapping[str, Tensor]) -> Tensor:
+        """Sum of the pupil's transmission over the frame, pixels, shape (...,)."""
+        place = self._place(self._complete(params))
+        return self._transmission(place)[0].sum((-2, -1))
+
     def _model(self, params: Mapping[str, Tensor], names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Expected counts and, for any names, derivatives; each derivative moves u, v and q_z, or is one of its own."""
         p = self._complete(params)
-        g0, to_px, k_cos = self.geometry.reciprocal_length, 1 / self.geometry.pixel_angle, self._k_cos
-        u_per_tilt, v_per_tilt = -to_px / (self.geometry.wavevector * self.geometry.bragg_sine), to_px / self.geometry.wavevector
-        omega, chi = p["omega"] * DEGREE, p["chi"] * DEGREE
-        stretch = 1 / (1 + p["strain"])
-        g, g_strain = g0 * stretch, -g0 * stretch**2
-        u_shift = g * omega * u_per_tilt
-        u, v = self._like(self.u_rest, g) + u_shift, self._like(self.v_rest, g) + g * chi * v_per_tilt
-        # q_z without a difference of large numbers, so that float32 is enough
-        q = self._like(self.q_rest, g) + g0 * p["strain"] * stretch - u_shift * k_cos
-        q = q[..., None] + self._like(self.q_spread, g)
-        weights = self._like(self.weights, g)
-        thickness = p["thickness"][..., None]
+        place = self._place(p)
+        q = place["q"][..., None] + self._like(self.q_spread, place["q"])
+        weights, thickness = self._like(self.weights, q), p["thickness"][..., None]
         fringe = (film_fringe(thickness * q) * weights).sum(-1)[..., None, :]
-        value, by_v, by_u = transmission(self._like(self.coefficients, g), self.origin, self.per_pixel, v, u)
+        value, by_v, by_u = self._transmission(place)
         scale = p["scale"][..., None]
         expected = scale * value * fringe + p["background"][..., None]
         if not names:
             return expected, expected
         slope = film_fringe_slope(thickness * q) * weights
-        along, steep = scale * by_u * fringe, scale * value * (slope.sum(-1)[..., None, :] * thickness)
-        across = scale * by_v * fringe
-
-        def moved(u_by: Tensor, v_by: Tensor, q_by: Tensor) -> Tensor:
-            return along * u_by[..., None] + across * v_by[..., None] + steep * q_by[..., None]
-
-        def derivative(name: str) -> Tensor:
-            none = torch.zeros_like(g)
-            if name == "strain":
-                u_by = g_strain * omega * u_per_tilt
-                return moved(u_by, g_strain * chi * v_per_tilt, -g_strain - u_by * k_cos)
-            if name == "omega":
-                u_by = g * (u_per_tilt * DEGREE)
-                return moved(u_by, none, -u_by * k_cos)
-            if name == "chi":
-                return moved(none, g * (v_per_tilt * DEGREE), none)
-            if name == "thickness":
-                return scale * value * (slope * q).sum(-1)[..., None, :]
-            return value * fringe if name == "scale" else torch.ones_like(expected)
-
-        columns = [derivative(name).expand_as(expected) for name in names]
+        along, across = scale * by_u * fringe, scale * by_v * fringe
+        steep = scale * value * (slope.sum(-1)[..., None, :] * thickness)
+        rates = self._rates(p)
+        columns = []
+        for name in names:
+            if name in rates:
+                u_by, v_by, q_by = (rate[..., None] for rate in rates[name])
+                columns.append(along * u_by + across * v_by + steep * q_by)
+            elif name == "thickness":
+                columns.append(scale * value * (slope * q).sum(-1)[..., None, :])
+            else:
+                columns.append((value * fringe if name == "scale" else torch.ones_like(expected)).expand_as(expected))
         return expected, torch.stack(columns, dim=-3)
+
+    def _transmission(self, place: Mapping[str, Tensor]) -> Tensor:
+        coefficients = self._like(self.coefficients, place["u"])
+        return transmission(coefficients, self.origin, self.per_pixel, place["v"], place["u"])
+
+    def _place(self, p: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Point of the pupil (v of each row, u of each column; pixels) and q_z of each column."""
+        g0, stretch = self.geometry.reciprocal_length, 1 / (1 + p["strain"])
+        u_shift = g0 * stretch * p["omega"] * self._per_degree[0]
+        v_shift = g0 * stretch * p["chi"] * self._per_degree[1]
+        # q_z without a difference of large numbers, so that float32 is enough
+        q_shift = g0 * p["strain"] * stretch - u_shift * self._k_cos
+        rest = {name: self._like(getattr(self, f"{name}_rest"), q_shift) for name in "uvq"}
+        return {"u": rest["u"] + u_shift, "v": rest["v"] + v_shift, "q": rest["q"] + q_shift}
+
+    def _rates(self, p: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """How u, v and q_z move with strain, omega and chi, in their units."""
+        stretch = 1 / (1 + p["strain"])
+        g = self.geometry.reciprocal_length * stretch
+        u_omega, v_chi, none = g * self._per_degree[0], g * self._per_degree[1], torch.zeros_like(g)
+        u_strain, v_strain = -u_omega * stretch * p["omega"], -v_chi * stretch * p["chi"]
+        return {
+            "strain": (u_strain, v_strain, g * stretch - u_strain * self._k_cos),
+            "omega": (u_omega, none, -u_omega * self._k_cos),
+            "chi": (none, v_chi, none),
+        }
+
+    @property
+    def _per_degree(self) -> tuple[float, float]:
+        """Pixels that u and v move per degree of tilt and unit of G."""
+        k = self.geometry.wavevector
+        pixels = DEGREE / (k * self.geometry.pixel_angle)
+        return -pixels / self.geometry.bragg_sine, pixels
 
     @property
     def _k_cos(self) -> float:

@@ -4,6 +4,9 @@ The same mathematics as NanobeamForward with infer/refine.py, to which tests hol
 Parameters are float64: strain, omega, chi (radians), log scale, log background, log thickness.
 """
 
+# mypy: disable-error-code="no-untyped-def"
+# (numba infers the types of compiled functions)
+
 from __future__ import annotations
 
 import math
