@@ -65,7 +65,7 @@ class Optics:
 def polynomials(u: np.ndarray, v: np.ndarray, degree: int) -> np.ndarray:
     """Products of Legendre polynomials of total degree 1 to `degree`, shape (term, ...).
 
-    u, v: Position over the radius of the pupil, same shape.
+    u, v: Position over the radius of the pupil, shapes that broadcast to (...).
     """
     along = [Legendre.basis(i)(np.clip(u, -1.2, 1.2)) for i in range(degree + 1)]
     across = [Legendre.basis(i)(np.clip(v, -1.2, 1.2)) for i in range(degree + 1)]
@@ -105,7 +105,7 @@ class PupilModel:
         at = self.grid.positions()
         self.distance = np.hypot(at[:, None], at)
         over = at / self.radius
-        self.basis = polynomials(*np.broadcast_arrays(over[None, :], over[:, None]), degree_of(terms))
+        self.basis = polynomials(over[None, :], over[:, None], degree_of(terms))
         wave_v = fft.fftfreq(self.grid.count, self.grid.pitch)[:, None]
         wave_u = fft.rfftfreq(self.grid.count, self.grid.pitch)[None, :]
         self.pixel = np.sinc(wave_v) * np.sinc(wave_u)
@@ -303,8 +303,8 @@ def _normal_equations(
         fisher = torch.bmm(flat * information.flatten(1)[:, None], flat.transpose(1, 2))
         gradient = torch.bmm(flat, slope.flatten(1)[..., None])[..., 0]
         parts.append((value.sum((1, 2), dtype=torch.float64), gradient.double(), fisher.double()))
-    deviance, gradient, fisher = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
-    return deviance, gradient, fisher
+    deviances, gradients, fishers = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
+    return deviances, gradients, fishers
 
 
 def _schur_step(gradient, fisher, optics, free, prior, damping):  # type: ignore[no-untyped-def]

@@ -1,0 +1,184 @@
+"""The conventional library fit, by its summed templates: the baseline that users know.
+
+As published (Luo et al. 2025): a frame is correlated with a library of simulated frames on a grid of strain, omega and chi,
+each divided by its sum; the correlations are summed along two of the axes, the smallest value of each marginal is subtracted,
+and the centre of mass of the marginal's index is the estimate. A sum commutes with a product, so that the marginals are the
+correlations with 3 x 41 summed templates: the same numbers as with 68 921 frames, and no library in memory.
+
+The read-out is biased towards the middle of the grid, by much at the edges of the range, and mixes strain with omega. It is kept
+as it is; `likelihood` is the method to use. Thickness and background of the library are the geometry's and 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+from numba import njit
+
+from braggscope.core.batch import Batch
+from braggscope.core.errors import InputError
+from braggscope.core.estimator import PerFrame, option
+from braggscope.core.maps import Quantity
+from braggscope.core.source import Source
+from braggscope.infer.runtime import in_threads
+
+from .. import compiled
+from ..forward import NanobeamForward
+from ..geometry import NanobeamGeometry, check_frame
+
+MASKED, TOO_FEW = 2, 4
+FEWEST = 20  # counts below which the read-out is noise
+AXES = ("strain", "omega", "chi")
+
+
+@dataclass(frozen=True)
+class Correlation(PerFrame):
+    """The published correlation fit (see the module)."""
+
+    name: ClassVar[str] = "correlation"
+    summary: ClassVar[str] = "the conventional fit against a library of simulated frames, as published; biased, without errors"
+    calibrated: ClassVar[bool] = False
+    uncalibrated_because: ClassVar[str] = (
+        "the centre of mass of a correlation is biased by more than its scatter and couples strain with omega"
+    )
+    flags: ClassVar[Mapping[int, str]] = {MASKED: "masked_counts", TOO_FEW: "too_few_counts"}
+
+    grid: int = option(41, "library frames along each axis")
+    strain_range: float = option(5e-3, "the library goes from minus to plus this strain", unit="1")
+    omega_range: float = option(0.05, "the library goes from minus to plus this tilt", unit="deg")
+    chi_range: float = option(0.1, "the library goes from minus to plus this tilt", unit="deg")
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.grid <= 201:
+            raise InputError(f"option grid must be between 2 and 201, got {self.grid}")
+        for name, high in (("strain_range", 0.1), ("omega_range", 1.0), ("chi_range", 1.0)):
+            if not 0 < getattr(self, name) <= high:
+                raise InputError(f"option {name} must be above 0 and at most {high:g}, got {getattr(self, name):g}")
+
+    def quantities(self) -> tuple[Quantity, ...]:
+        units = {"strain": "1", "omega": "deg", "chi": "deg"}
+        return tuple(Quantity(name, units[name], NanobeamForward.params[name].long_name) for name in AXES)
+
+    def check_source(self, source: Source) -> None:
+        check_frame(self._geometry, source.frame_shape)
+
+    def prepare(self, source: Source) -> Correlation:
+        """Make the templates now, so that mapping starts at once."""
+        self.check_source(source)
+        self._templates(source.frame_shape)
+        return self
+
+    def fit(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The published read-out of each frame."""
+        frames = batch.frames if batch.mask is None else np.where(batch.mask, batch.frames, 0)
+        counts = np.ascontiguousarray(frames, np.float32).reshape(len(batch), -1)
+        marginals = correlate(counts, self._templates(batch.frames.shape[1:])).reshape(len(batch), len(AXES), self.grid)
+        total = counts.sum(1)
+        flag = np.where(total < FEWEST, TOO_FEW, 0).astype(np.int32)
+        if batch.mask is not None:
+            flag[~batch.mask.all(axis=(1, 2))] |= MASKED
+        values = dict(zip(AXES, read_out(marginals, self._ranges).T, strict=True))
+        return {**values, "flag": flag}
+
+    def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
+        return dataset.assign_attrs(uncalibrated_because=self.uncalibrated_because)
+
+    @property
+    def _ranges(self) -> tuple[float, float, float]:
+        return self.strain_range, self.omega_range, self.chi_range
+
+    @property
+    def _geometry(self) -> NanobeamGeometry:
+        if not isinstance(self.geometry, NanobeamGeometry):
+            raise InputError("method 'correlation' needs a geometry; give one with --geometry")
+        return self.geometry
+
+    def _templates(self, frame_shape: tuple[int, ...]) -> np.ndarray:
+        return summed_templates(self._geometry, (frame_shape[0], frame_shape[1]), self._ranges, self.grid)
+
+
+def read_out(marginals: np.ndarray, ranges: tuple[float, ...]) -> np.ndarray:
+    """Centre of mass of the index of each marginal above its minimum, as a value on the axis, shape (frame, axis).
+
+    marginals: Shape (frame, axis, grid).
+    ranges: Largest value of each axis; the grid goes from minus to plus it.
+    """
+    above = marginals - marginals.min(-1, keepdims=True)
+    axis = np.linspace(-1, 1, marginals.shape[-1])
+    mass = above.sum(-1)
+    return np.array(ranges) * (above * axis).sum(-1) / np.where(mass > 0, mass, np.nan)
+
+
+def correlate(counts: np.ndarray, templates: np.ndarray) -> np.ndarray:
+    """Sum over pixels of counts x template, shape (frame, template), float64.
+
+    The order of the sum depends on the frame alone, so that a frame has the same result in every batch (a library's matrix
+    product does not promise that).
+
+    counts: Shape (frame, pixel), float32.
+    templates: Shape (pixel, template), float32.
+    """
+    result = np.empty((len(counts), templates.shape[1]))
+    in_threads(lambda a, b: _correlate(counts[a:b], templates, result[a:b]), len(counts), smallest=16)
+    return result
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _correlate(counts: np.ndarray, templates: np.ndarray, result: np.ndarray) -> None:
+    """As `correlate`; dark pixels, most of a frame, are passed over, the others taken four at a time."""
+    total = np.empty(templates.shape[1], np.float32)
+    lit = np.zeros(counts.shape[1] + 3, np.int64)
+    value = np.zeros(counts.shape[1] + 3, np.float32)
+    for i in range(len(counts)):
+        found = 0
+        for pixel in range(counts.shape[1]):
+            lit[found], value[found] = pixel, counts[i, pixel]
+            found += counts[i, pixel] != 0  # without a branch, which would be mispredicted half of the time
+        value[found : found + 3] = 0
+        total[:] = 0
+        for k in range(0, found, 4):
+            a, b, c, d = templates[lit[k]], templates[lit[k + 1]], templates[lit[k + 2]], templates[lit[k + 3]]
+            p, q, r, s = value[k], value[k + 1], value[k + 2], value[k + 3]
+            for j in range(templates.shape[1]):
+                total[j] += p * a[j] + q * b[j] + r * c[j] + s * d[j]
+        result[i] = total
+
+
+@lru_cache(maxsize=4)
+def summed_templates(
+    geometry: NanobeamGeometry, frame_shape: tuple[int, int], ranges: tuple[float, float, float], grid: int
+) -> np.ndarray:
+    """Sums of library frames over two of the three axes, shape (pixel, 3 grid), float32; kept for reuse.
+
+    Every frame is divided by its sum. From each pixel the mean over the axis is subtracted: it adds the same to a whole marginal,
+    which the read-out takes off again, and costs digits.
+    """
+    strain, omega, chi = (np.linspace(-high, high, grid) for high in ranges)
+    sums = np.zeros((len(AXES), grid, math.prod(frame_shape)))
+    for i in range(grid):  # one strain at a time: the frames of the others are never in memory
+        frames = library_frames(geometry, frame_shape, strain[i], omega, chi)
+        sums[0, i] = frames.sum((0, 1), dtype=np.float64)
+        sums[1] += frames.sum(1)
+        sums[2] += frames.sum(0)
+    sums -= sums.mean(1, keepdims=True)
+    return np.ascontiguousarray(sums.reshape(len(AXES) * grid, -1).T, dtype=np.float32)
+
+
+def library_frames(
+    geometry: NanobeamGeometry, frame_shape: tuple[int, int], strain: float, omega: np.ndarray, chi: np.ndarray
+) -> np.ndarray:
+    """Library frames of one strain, each divided by its sum, shape (omega, chi, pixel), float32."""
+    made = compiled.tables(geometry, frame_shape)
+    along, across = (x.ravel() for x in np.meshgrid(omega, chi, indexing="ij"))
+    same = np.ones(len(along))
+    values = {"strain": strain * same, "omega": along, "chi": across, "scale": same}
+    dark = {"background": 1e-12 * same, "thickness": geometry.thickness_a * same}
+    frames = compiled.expected(made, frame_shape, compiled.packed(values | dark)).reshape(len(along), -1)
+    frames /= np.maximum(frames.sum(1, dtype=np.float64), 1e-6)[:, None].astype(np.float32)
+    return frames.reshape(len(omega), len(chi), -1)
