@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .geometry import Geometry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object per modality: compared and hashed by identity
 class Modality:
     """One microscopy.
 
