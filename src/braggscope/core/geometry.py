@@ -100,7 +100,7 @@ def _in_range(field: dataclasses.Field[Any], value: Any) -> float | int:
         wanted = f"positive (at least {low:g} {unit})"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{field.name} must be a number {wanted}, got {value!r}")
-    if field.metadata["whole"] and value != int(value):
+    if field.metadata["whole"] and math.isfinite(value) and value != int(value):
         raise InputError(f"{field.name} must be a whole number {wanted}, got {value!r}")
     if not math.isfinite(value) or not low <= value <= high:
         raise InputError(f"{field.name} must be {wanted}, got {value:g}")
