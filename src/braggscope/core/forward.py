@@ -51,7 +51,7 @@ class Forward(torch.nn.Module, abc.ABC):
         This default differentiates `forward` in forward mode; a leaf with elementary derivatives overrides it.
         """
         leading = torch.broadcast_shapes(*(value.shape for value in params.values()))
-        full = {name: value.expand(leading) for name, value in params.items()}
+        full = {name: value.expand(leading).contiguous() for name, value in params.items()}  # jvp writes into no view
         expected = self.forward(full)
         columns = []
         for name in names:
