@@ -14,15 +14,16 @@ On disk a map is one HDF5 file that is at once netCDF-4 (group entry/data) and N
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import xarray as xr
 
+from .beside import written_beside
 from .errors import InputError
 
 GROUP = "entry/data"
@@ -111,12 +112,12 @@ def save(dataset: xr.Dataset, path: str | Path, *, state: Mapping[str, np.ndarra
 
     check_map(dataset)
     path = Path(path)
-    part = path.with_name(f".{path.name}.writing")
     plain = dataset.copy(deep=False)
     plain.attrs = {k: _storable(v) for k, v in dataset.attrs.items()}
-    try:
-        plain.to_netcdf(part, group=GROUP, engine="h5netcdf")
-        with h5py.File(part, "r+") as file:
+    with written_beside(path) as target:
+        plain.to_netcdf(target, group=GROUP, engine="h5netcdf")
+        target.check()
+        with h5py.File(target, "r+") as file:
             file.attrs["default"] = "entry"
             entry, data = file["entry"], file[GROUP]
             entry.attrs["NX_class"], entry.attrs["default"] = "NXentry", "data"
@@ -125,11 +126,7 @@ def save(dataset: xr.Dataset, path: str | Path, *, state: Mapping[str, np.ndarra
             data.attrs["signal"] = signal
             data.attrs["axes"] = [d if d in dataset.coords else "." for d in dataset[signal].dims]
             for name, value in (state or {}).items():
-                file.create_dataset(f"{STATE}/state_{name}", data=value)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+                file.create_dataset(f"{STATE}/state_{quote(name, safe=' :()')}", data=value)
 
 
 def load(path: str | Path) -> xr.Dataset:
@@ -154,7 +151,7 @@ def load_state(path: str | Path) -> dict[str, np.ndarray] | None:
     with h5py.File(path, "r") as file:
         if STATE not in file:
             return None
-        return {name.removeprefix("state_"): value[()] for name, value in file[STATE].items()}
+        return {unquote(name.removeprefix("state_")): value[()] for name, value in file[STATE].items()}
 
 
 def _storable(value: Any) -> Any:
