@@ -6,9 +6,10 @@ many times faster than a parallel kernel and spins on no lock when the machine i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -51,6 +52,20 @@ def in_threads(work: Callable[[int, int], None], count: int, *, smallest: int = 
     edges = [count * i // pieces for i in range(pieces + 1)]
     for done in [_pool().submit(work, a, b) for a, b in itertools.pairwise(edges)]:
         done.result()
+
+
+@contextlib.contextmanager
+def single_threaded_torch() -> Iterator[None]:
+    """Torch on one thread for a while, for small tensors and inside `in_threads`.
+
+    Its own threads wait for each other by spinning, which on a busy machine costs a hundred times the work.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device(name: str) -> torch.device:
