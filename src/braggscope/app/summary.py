@@ -12,6 +12,8 @@ from braggscope.core.maps import flag_counts, quantity_names
 
 from .texts import shape_text
 
+MISFIT = 5.0  # standard deviations above 1 at which the reduced deviance of a scan cannot be chance
+
 
 def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     """The numbers of a map.
@@ -36,6 +38,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         "masked_frames": int(attrs.get("masked_frames", 0)),
         "quantities": {name: _quantity(dataset, name) for name in quantity_names(dataset)},
         "reduced_deviance": _number(attrs.get("reduced_deviance")),
+        "reduced_deviance_std": _number(attrs.get("reduced_deviance_std")),
         "uncalibrated_because": attrs.get("uncalibrated_because"),
         "seconds": _number(attrs.get("seconds")),
     }
@@ -50,6 +53,9 @@ def table(summary: dict[str, Any]) -> str:
         f"  points    {summary['points']}, good {summary['good']}; flags: {flagged}",
     ]
     lines += [f"  {line}" for line in remarks(summary)]
+    if summary["reduced_deviance"] is not None:
+        std = f" +- {summary['reduced_deviance_std']:.2g}" if summary["reduced_deviance_std"] is not None else ""
+        lines.append(f"  reduced deviance of the whole scan {summary['reduced_deviance']:.4f}{std} (1: as expected)")
     lines += ["", f"  {'quantity':24}{'unit':>10}{'median':>13}{'spread':>13}{'typical std':>13}"]
     for name, q in summary["quantities"].items():
         numbers = "".join(f"{_text(q[key]):>13}" for key in ("median", "spread", "median_std"))
@@ -67,11 +73,20 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if summary["masked_counts"]:
         frames = summary["masked_frames"]
         said.append(f"{summary['masked_counts']} counts in {frames} frames masked (NaN, negative or saturated)")
-    if summary["reduced_deviance"] is not None:
-        said.append(f"reduced deviance of the whole scan {summary['reduced_deviance']:.4f} (1 = the model explains the frames)")
+    if misfit(summary) > MISFIT:
+        said.append(
+            f"the model does not explain the frames: the reduced deviance of the whole scan is {misfit(summary):.0f} standard "
+            "deviations above 1, and errors beyond the stated ones must be expected (geometry not calibrated?)"
+        )
     if summary["uncalibrated_because"]:
         said.append(f"no standard deviations: {summary['uncalibrated_because']}")
     return said
+
+
+def misfit(summary: dict[str, Any]) -> float:
+    """By how many of its standard deviations the reduced deviance of the scan is above 1; 0 where it has none."""
+    deviance, std = summary["reduced_deviance"], summary["reduced_deviance_std"]
+    return (deviance - 1) / std if deviance is not None and std else 0.0
 
 
 def _quantity(dataset: xr.Dataset, name: str) -> dict[str, Any]:

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110  # sharp on a screen; a page of four maps stays under 5 MB
-HEADLINES = ("title", "modality", "method", "reduced_deviance")  # attributes shown elsewhere than under provenance
+HEADLINES = (
+    "title",
+    "modality",
+    "method",
+    "reduced_deviance",
+    "reduced_deviance_std",
+)  # attributes shown elsewhere than under provenance
 
 
 def write_report(
@@ -105,7 +111,8 @@ def _section(anchor: str, path: Path, dataset: xr.Dataset, scan: Path | None) ->
         "heading": heading,
         "summary": modality_of(dataset).summary,
         "numbers": numbers,
-        "shape": " × ".join(f"{size} {name}" for name, size in numbers["shape"].items()),
+        "shape": " × ".join(str(size) for size in numbers["shape"].values()),
+        "axes": ", ".join(numbers["shape"]),
         "share": numbers["good"] / max(1, numbers["points"]),
         "flags": [{"word": w, "count": c, "share": c / numbers["points"]} for w, c in numbers["flags"].items()],
         "remarks": remarks(numbers),

@@ -1,0 +1,183 @@
+"""Bad input at the command line: exit code 2, one sentence that says what came and what would do, nothing written."""
+
+from __future__ import annotations
+
+import re
+
+import h5py
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def refused(cli, tmp_path):
+    """Call the program; check that it refuses in one sentence and leaves no new file; give the sentence."""
+
+    def call(*words, code=2):
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        got, said, wrong = cli(*words)
+        assert (got, said) == (code, "")
+        assert re.fullmatch(r"error: [^\n]+\n", wrong), wrong
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+        return wrong
+
+    return call
+
+
+def test_missing_file(refused, tmp_path):
+    for command in (["info"], ["map", "-o", tmp_path / "m.h5"], ["calibrate", "-o", tmp_path / "g.toml"]):
+        assert f"{tmp_path / 'no.h5'} does not exist" in refused(*command, tmp_path / "no.h5")
+    for command in ("view", "report"):
+        assert "no.h5 does not exist" in refused(command, tmp_path / "no.h5", "-o", tmp_path / "x.png")
+
+
+def test_not_hdf5(refused, tmp_path):
+    (tmp_path / "notes.h5").write_text("no frames here")
+    assert "notes.h5" in refused("map", tmp_path / "notes.h5", "-o", tmp_path / "m.h5")
+    assert "notes.h5 is not a map file" in refused("view", tmp_path / "notes.h5", "-o", tmp_path / "x.png")
+
+
+def test_truncated_hdf5(refused, scan_file, tmp_path):
+    whole = scan_file().read_bytes()
+    (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    assert "cut.h5" in refused("map", tmp_path / "cut.h5", "-o", tmp_path / "m.h5")
+
+
+def test_no_image_stack(refused, tmp_path):
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        file["entry/data/current"] = np.arange(5.0)
+    assert "image stack" in refused("map", tmp_path / "empty.h5", "-o", tmp_path / "m.h5")
+
+
+def test_several_image_stacks(refused, scan_file, tmp_path):
+    scan = scan_file()
+    with h5py.File(scan, "r+") as file:
+        del file["entry/data"].attrs["signal"]
+        file["entry/data/second"] = file["entry/data/data"][()]
+        file.move("entry/data/data", "entry/data/first")
+    sentence = refused("map", scan, "-o", tmp_path / "m.h5")
+    assert "second" in sentence
+    assert "first" in sentence
+
+
+def test_unknown_names_list_those_there_are(refused, scan_file, tmp_path):
+    scan, out = scan_file(), ("-o", tmp_path / "m.h5")
+    assert "unknown tiny method 'men'; there are: curve, mean" in refused("map", scan, *out, "--method", "men")
+    assert "unknown modality 'tin'; there are:" in refused("map", scan, *out, "--modality", "tin")
+    assert "has no option 'least'; it has: pause, fails_at" in refused("map", scan, *out, "--option", "least=3")
+    assert "has no scan '3.1'; it has: " in refused("map", scan, *out, "--scan", "3.1")
+    assert "unknown tiny phantom 'rampe'; there are: ramp" in refused("simulate", "tiny", *out, "--phantom", "rampe")
+    assert "has no option 'bump'; it has: shape" in refused("simulate", "tiny", *out, "--shape", 3, "--option", "bump=1")
+    assert "unknown method 'men'; there are: " in refused("info", "--method", "men")
+    assert "unknown modality 'tin'; there are: " in refused("info", "--modality", "tin")
+
+
+def test_output_exists(cli, refused, scan_file, tmp_path):
+    scan = scan_file()
+    cli("map", scan, "-o", tmp_path / "m.h5")
+    made = ("there.h5", "there.png", "there.html", "there.toml")
+    for name in made:
+        (tmp_path / name).write_text("dear data")
+    words = [
+        ("map", scan), ("simulate", "tiny", "--shape", 4), ("view", tmp_path / "m.h5"), ("report", tmp_path / "m.h5"),
+        ("calibrate", scan),
+    ]  # fmt: skip
+    for command, name in zip(words, ("there.h5", "there.h5", "there.png", "there.html", "there.toml"), strict=True):
+        assert f"output {tmp_path / name} exists; give another name" in refused(*command, "-o", tmp_path / name)
+    assert {(tmp_path / name).read_text() for name in made} == {"dear data"}
+
+
+def test_output_that_would_destroy_its_input(refused, scan_file):
+    scan = scan_file()
+    assert "is also an input" in refused("map", scan, "-o", scan, "--overwrite")
+
+
+def test_output_in_a_folder_that_is_not_there(refused, scan_file, tmp_path):
+    assert "does not exist" in refused("map", scan_file(), "-o", tmp_path / "no" / "m.h5")
+    assert "is a folder" in refused("map", scan_file(), "-o", tmp_path)
+
+
+def test_modality_or_geometry_that_nobody_says(refused, scan_file, tmp_path):
+    scan = scan_file(modality=None)
+    assert "does not say its modality; give one with --modality: " in refused("map", scan, "-o", tmp_path / "m.h5")
+    assert "does not say the nanobeam geometry; give a TOML file with --geometry" in refused(
+        "map", scan, "-o", tmp_path / "m.h5", "--modality", "nanobeam"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[tiny]\ngain = -1", "gain must be between 0.1 and 10 count, got -1"),
+        ("[tiny]\ngain = 'big'", "gain must be a number"),
+        ("[tiny]\ngian = 1", "unknown key 'gian' in [tiny]; known are: gain"),
+        ("[other]\ngain = 1", "has no table [tiny]; it has: other"),
+        ("gain 1", "is not TOML"),
+    ],
+)
+def test_bad_geometry(refused, scan_file, tmp_path, text, sentence):
+    (tmp_path / "g.toml").write_text(text)
+    said = refused("map", scan_file(), "-o", tmp_path / "m.h5", "--geometry", tmp_path / "g.toml")
+    assert "g.toml" in said
+    assert sentence in said
+
+
+def test_geometry_file_that_is_not_there(refused, scan_file, tmp_path):
+    words = ("map", scan_file(), "-o", tmp_path / "m.h5", "--geometry", tmp_path / "g.toml")
+    assert "g.toml does not exist" in refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--roi", "0:3"], "--roi must be rows and columns as START:STOP,START:STOP, got '0:3'"),
+        (["--roi", "0:9,0:4"], "roi must lie inside the frame of 5 rows x 4 columns"),
+        (["--binning", "9"], "binning must be between 1 and the frame's 4 pixels, got 9"),
+        (["--option", "pause"], "--option must be NAME=VALUE, got 'pause'"),
+        (["--option", "pause=long"], "option pause must be a float like 0.0, got 'long'"),
+        (["--option", "pause=1", "--option", "pause=2"], "--option pause is given twice"),
+        (["--saturation", "-4"], "--saturation must be a positive count, got -4"),
+        (["--device", "cuda"], "method 'mean' runs on cpu, got device 'cuda'"),
+        (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--overwrite", "--resume"], "--overwrite and --resume contradict each other"),
+        (["--speed", "9"], "--speed"),
+    ],
+)
+def test_bad_flags(refused, scan_file, tmp_path, words, sentence):
+    assert sentence in refused("map", scan_file(), "-o", tmp_path / "m.h5", *words)
+
+
+def test_bad_usage(refused, scan_file, tmp_path):
+    assert "'-o'" in refused("map", scan_file())
+    assert "mop" in refused("mop", scan_file())
+    assert "needs --shape" in refused("simulate", "tiny", "-o", tmp_path / "s.h5")
+    assert "--shape must be one length per scan axis" in refused("simulate", "tiny", "--shape", "large", "-o", tmp_path / "s.h5")
+    assert "--noise must be default or none" in refused("simulate", "tiny", "--noise", "much", "-o", tmp_path / "s.h5")
+    assert "number like 9.0" in refused("simulate", "tiny", "--shape", 4, "--option", "peak=high", "-o", tmp_path / "s.h5")
+    assert "info takes a file, or --method" in refused("info", scan_file(), "--method", "mean")
+    assert "must end in one of .png" in refused("view", scan_file(), "-o", tmp_path / "x.bmp")
+
+
+def test_frames_that_cannot_be_decoded(refused, scan_file, tmp_path):
+    scan = scan_file()
+    unknown = 32099  # a filter number that nobody has registered
+    with h5py.File(scan, "r+") as file:
+        shape = file["entry/data/data"].shape
+        del file["entry/data/data"]
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((1, 1, *shape[2:]))
+        plist.set_filter(unknown, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple(shape)
+        identity = h5py.h5d.create(file["entry/data"].id, b"data", h5py.h5t.NATIVE_UINT16, space, plist)
+        identity.write_direct_chunk((0, 0, 0, 0), b"xxxx")
+    assert str(unknown) in refused("map", scan, "-o", tmp_path / "m.h5")
+
+
+def test_a_defect_is_told_in_a_sentence_and_debug_shows_where(cli, scan_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("braggscope.app.describing.describe_file", lambda *a, **k: 1 / 0)
+    code, _, wrong = cli("info", scan_file())
+    assert code == 1
+    assert wrong.startswith("error: ZeroDivisionError: division by zero")
+    assert "Traceback" not in wrong
+    monkeypatch.setenv("BRAGGSCOPE_DEBUG", "1")
+    assert "Traceback" in cli("info", scan_file())[2]
