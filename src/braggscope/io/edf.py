@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,10 @@ def scans(path: Path, *, detector: str | None = None, grid: Sequence[int] | None
         yield _scan(path, prefix.rstrip("_-.") or path.name, files, grid)
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """The first header of an EDF file; keys in lower case. `header_bytes` is where the counts begin.
+def read_header(path: Path, start: int = 0) -> dict[str, str]:
+    """The header of an EDF frame; keys in lower case. `data_start` is where in the (uncompressed) file the counts begin.
 
+    start: Where in the file the header begins.
     Raises InputError where there is none.
     """
     opener: Any = gzip.open if path.suffix == ".gz" else bz2.open if path.suffix == ".bz2" else open
@@ -91,6 +93,7 @@ def read_header(path: Path) -> dict[str, str]:
     raw = b""
     try:
         with opener(path, "rb") as file:
+            file.seek(start)
             while b"}\n" not in raw and len(raw) < 2**20 and (more := file.read(8192)):
                 raw += more
     except (OSError, EOFError) as error:
@@ -98,7 +101,7 @@ def read_header(path: Path) -> dict[str, str]:
     if not raw.lstrip().startswith(b"{") or b"}\n" not in raw:
         raise InputError(f"{path} is not an EDF file: it has no header in braces")
     end = raw.index(b"}\n") + 2
-    header = {"header_bytes": str(end)}
+    header = {"data_start": str(start + end)}
     for line in raw[raw.index(b"{") + 1 : end - 2].decode("latin-1").split(";"):
         key, separator, value = line.partition("=")
         if separator:
@@ -108,13 +111,13 @@ def read_header(path: Path) -> dict[str, str]:
 
 def _scan(path: Path, name: str, files: list[Path], grid: Sequence[int] | None) -> Scan:
     """One series as a Scan."""
-    headers = [read_header(file) for file in files]
+    frames = [(file, place, header) for file in files for place, header in _frames_in(file)]
+    headers, pages = [header for _, _, header in frames], [(file, place) for file, place, _ in frames]
     shape, dtype = _frame_shape(headers[0], files[0]), _dtype(headers[0], files[0])
-    for file, header in zip(files, headers, strict=True):
+    for file, _, header in frames:
         if _frame_shape(header, file) != shape:
             raise InputError(unequal(file, _frame_shape(header, file), files[0], shape))
-    pages = [(file, page) for file, header in zip(files, headers, strict=True) for page in range(_frame_count(file, header))]
-    motors = _motors(headers) if len(pages) == len(files) else {}
+    motors = _motors(headers)
     command = next((headers[0][k] for k in ("scan", "title", "scan_title") if parse_command(headers[0].get(k, ""))), "")
     placed = _placed(command, headers, motors, len(pages), grid)
     moving = {axis.name for axis in placed.axes}
@@ -132,7 +135,7 @@ def _scan(path: Path, name: str, files: list[Path], grid: Sequence[int] | None) 
         path,
         name,
         tuple(replace(axis, unit=_unit(axis.name)) for axis in placed.axes),
-        PageFrames(pages, shape, dtype, load),
+        PageFrames(pages, shape, dtype, partial(load, shape=shape, stored=dtype)),
         placed.order,
         placed.positions,
         modality="dfxm" if dfxm else None,
@@ -142,15 +145,66 @@ def _scan(path: Path, name: str, files: list[Path], grid: Sequence[int] | None) 
     )
 
 
-def load(path: Path, page: int) -> np.ndarray:
-    """One frame of an EDF file, shape (row, column). Raises InputError where it cannot be decoded."""
+def load(path: Path, place: int, *, shape: tuple[int, int], stored: np.dtype[Any]) -> np.ndarray:
+    """One frame of an EDF file, shape (row, column). Raises InputError where it cannot be read.
+
+    place: Where in the file its counts begin; in a compressed file, its number.
+    stored: Type and byte order in the file.
+    """
+    try:
+        if not _is_packed(path):
+            return np.fromfile(path, stored, math.prod(shape), offset=place).reshape(shape)
+        import fabio
+
+        with fabio.open(str(path)) as image:
+            return np.asarray(image.data if place == 0 else image.get_frame(place).data)
+    except (OSError, ValueError, EOFError, AssertionError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read ({error})") from None
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix in (".gz", ".bz2")
+
+
+def _frames_in(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Where each frame of a file is, as `load` takes it, and its header.
+
+    Raises InputError where the file is cut short or its frames differ in size.
+    """
+    header = read_header(path)
+    if header.get("compression", "none").lower() not in ("", "none"):
+        raise InputError(
+            f"{path} holds counts compressed as {header['compression']}, which is not read here; gzip the file instead"
+        )
+    if path.suffix == ".bz2":
+        return [(0, header)]
+    size = path.stat().st_size
+    if path.suffix == ".gz":  # its last four bytes are the size of what it holds
+        with open(path, "rb") as file:
+            file.seek(-4, 2)
+            size = int.from_bytes(file.read(4), "little")
+    frames, end = [(int(header["data_start"]), header)], _end(path, header)
+    while size > end + 512 and not _is_packed(path):  # some programs pad the file
+        header = read_header(path, end)
+        frames.append((int(header["data_start"]), header))
+        end = _end(path, header)
+    if size < end:
+        raise InputError(f"{path} is cut short: {size} bytes, its headers and counts need {end}")
+    if _is_packed(path):
+        return [(number, header) for number in range(_packed_count(path) if size > end + 512 else 1)]
+    return frames
+
+
+def _end(path: Path, header: Mapping[str, str]) -> int:
+    """Where the counts of a frame end."""
+    return int(header["data_start"]) + math.prod(_frame_shape(header, path)) * _dtype(header, path).itemsize
+
+
+def _packed_count(path: Path) -> int:
     import fabio
 
-    try:
-        with fabio.open(str(path)) as image:
-            return np.asarray(image.data if page == 0 else image.get_frame(page).data)
-    except (OSError, ValueError, EOFError, AssertionError, AttributeError) as error:
-        raise InputError(f"{path}: frame {page} cannot be read ({error})") from None
+    with fabio.open(str(path)) as image:
+        return int(image.nframes)
 
 
 def _frame_shape(header: Mapping[str, str], path: Path) -> tuple[int, int]:
@@ -165,30 +219,12 @@ def _dtype(header: Mapping[str, str], path: Path) -> np.dtype[Any]:
     kind = header.get("datatype", "").lower()
     if kind not in _TYPES:
         raise InputError(f"{path} has DataType '{kind}'; known are: {', '.join(sorted(_TYPES))}")
-    return np.dtype(_TYPES[kind])
-
-
-def _frame_count(path: Path, header: Mapping[str, str]) -> int:
-    """Frames in a file: more than one where it is larger than one header and one frame."""
-    rows, columns = _frame_shape(header, path)
-    expected = int(header["header_bytes"]) + rows * columns * _dtype(header, path).itemsize
-    size = path.stat().st_size
-    if path.suffix == ".gz":  # its last four bytes are the size of what it holds
-        with open(path, "rb") as file:
-            file.seek(-4, 2)
-            size = int.from_bytes(file.read(4), "little")
-    if size < expected and path.suffix in (".edf", ".gz") and header.get("compression", "none").lower() in ("", "none"):
-        raise InputError(f"{path} is cut short: {size} bytes, its header and {rows} x {columns} counts need {expected}")
-    if path.suffix == ".bz2" or size <= expected + 512:
-        return 1
-    import fabio
-
-    with fabio.open(str(path)) as image:
-        return int(image.nframes)
+    low_first = header.get("byteorder", "LowByteFirst").lower() == "lowbytefirst"
+    return np.dtype(_TYPES[kind]).newbyteorder("<" if low_first else ">")
 
 
 def _motors(headers: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
-    """Positions of each motor, one for each file, NaN where a header has none. Without motor lists: every number that varies."""
+    """Positions of each motor, one for each frame, NaN where a header has none. Without motor lists: every number that varies."""
     tables = [dict(zip(h.get("motor_mne", "").split(), h.get("motor_pos", "").split(), strict=False)) for h in headers]
     if not any(tables):
         words = {k for k, v in headers[0].items() if _float(v) is not None and not k.startswith(_NOT_MOTORS) and "time" not in k}

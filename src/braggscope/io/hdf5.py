@@ -35,7 +35,7 @@ def looks_like_hdf5(path: Path) -> bool:
 
 
 def open_file(path: Path) -> Any:
-    """The HDF5 file, open for reading (also while something else writes it).
+    """The HDF5 file, open for reading; also while something else writes it and has locked it.
 
     Raises InputError where it cannot be read, is empty, is no HDF5 file or is cut short.
     """
@@ -43,7 +43,10 @@ def open_file(path: Path) -> Any:
     import hdf5plugin  # noqa: F401  registers the decoders
 
     try:
-        return h5py.File(path, "r", locking=False)
+        try:
+            return h5py.File(path, "r")
+        except BlockingIOError:  # only then without the lock: one process must open a file with the same locking everywhere
+            return h5py.File(path, "r", locking=False)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except PermissionError:

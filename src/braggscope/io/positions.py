@@ -241,7 +241,7 @@ def _varies(values: np.ndarray) -> bool:
 def _grid(moving: Mapping[str, np.ndarray], units: Mapping[str, str], count: int) -> Placed | None:
     """The complete grid (its last line may be cut short) that these positions form; None where they do not."""
     steps = {name: np.abs(np.diff(v)) > 0.01 * np.ptp(v) for name, v in moving.items()}
-    names = sorted(moving, key=lambda name: int(steps[name].sum()))
+    names = sorted(moving, key=lambda name: (steps[name].sum(), -steps[name].argmax()))  # the fast motor moves first and most
     levels = {name: _levels(moving[name]) for name in names}
     shape = tuple(int(levels[name].max()) + 1 for name in names)
     points = math.prod(shape)

@@ -6,8 +6,11 @@ TIFF says nothing of motors: the frames are a line, or fill the grid that is ask
 from __future__ import annotations
 
 import math
+import struct
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -93,35 +96,41 @@ def _pages(path: Path) -> Frames:
 def load(path: Path, page: int) -> np.ndarray:
     """The frame of a file of one page, shape (row, column)."""
     with _opened(path) as tif:
-        return _decoded(path, tif, page)
+        return tif.pages[page].asarray()
 
 
 def load_page(path: Path, page: int) -> np.ndarray:
     """One page of a file, shape (row, column); the file stays open for the next."""
-    with _opening:  # one file position, shared by all threads
-        return _decoded(path, _kept_open(path), page)
+    with _opening, _explained(path):  # one file position, shared by all threads
+        return _kept_open(path).pages[page].asarray()
 
 
 @lru_cache(maxsize=4)
 def _kept_open(path: Path) -> Any:
-    return _opened(path)
+    import tifffile
+
+    return tifffile.TiffFile(path)
 
 
-def _decoded(path: Path, tif: Any, page: int) -> np.ndarray:
-    try:
-        return tif.pages[page].asarray()
-    except (ValueError, OSError, IndexError, RuntimeError, ImportError, NotImplementedError) as error:
-        raise InputError(f"{path}: page {page} cannot be decoded ({error})") from None
-
-
-def _opened(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, open while it is read. Raises InputError where it is empty, no TIFF or damaged."""
     import tifffile
 
     check_not_empty(path, "a TIFF image")
+    with _explained(path), tifffile.TiffFile(path) as tif:
+        yield tif
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the library raises for a damaged file, and there is much, into one sentence."""
     try:
-        return tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, ValueError, OSError) as error:
-        raise InputError(f"{path} is not a TIFF file ({error})") from None
+        yield
+    except InputError:
+        raise
+    except (ValueError, OSError, LookupError, RuntimeError, ImportError, TypeError, struct.error, zlib.error) as error:
+        raise InputError(f"{path} is not a TIFF file or is damaged ({error})") from None
 
 
 def _shape(path: Path) -> tuple[tuple[int, int], np.dtype[Any]]:

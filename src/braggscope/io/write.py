@@ -7,12 +7,13 @@ axes with units beside it, geometry and modality in entry/instrument/braggscope,
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from braggscope.core.beside import written_beside
 
 from .hdf5 import boxes, runs
 
@@ -31,28 +32,29 @@ def write_scan(source: Source, path: str | Path, *, progress: Callable[[int, int
     """
     import h5py
 
-    path = Path(path)
-    part = path.with_name(f".{path.name}.writing")
-    try:
-        with h5py.File(part, "w", rdcc_nbytes=64 * 2**20) as file:
-            _write_frames(file, source, progress)
-            _write_description(file, source)
-        truth = getattr(source, "truth", None)
+    truth = getattr(source, "truth", None)
+    with written_beside(Path(path)) as target:
         if truth is not None:
-            truth.to_netcdf(part, mode="a", group=TRUTH, engine="h5netcdf")
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            truth.to_netcdf(target, group=TRUTH, engine="h5netcdf")
+            target.check()
+        with h5py.File(target, "w" if truth is None else "r+", rdcc_nbytes=64 * 2**20) as file:
+            for done, points in _write_frames(file, source):
+                target.check()
+                if progress is not None:
+                    progress(done, points)
+            _write_description(file, source)
 
 
-def _write_frames(file: Any, source: Source, progress: Callable[[int, int], None] | None) -> None:
-    """Write every batch, in whatever order the frames come; then the monitor and which positions have a frame."""
-    points, limit = math.prod(source.shape), _largest(source)
+def _write_frames(file: Any, source: Source) -> Iterator[tuple[int, int]]:
+    """Write every batch, in whatever order the frames come; then the monitor and which positions have a frame.
+
+    Yields the number of frames written and of all, after each batch.
+    """
+    points = math.prod(source.shape)
     recorded, monitor = np.zeros(points, bool), np.full(points, np.nan)
     dataset: Any = None
     for batch in source.batches():
-        kind = _type(batch.frames, limit)
+        kind = _type(batch.frames)
         if dataset is None:
             dataset = _create(file, source, kind)
         elif np.promote_types(dataset.dtype, kind) != dataset.dtype:
@@ -68,8 +70,7 @@ def _write_frames(file: Any, source: Source, progress: Callable[[int, int], None
         recorded[batch.index] = True
         if batch.monitor is not None:
             monitor[batch.index] = batch.monitor
-        if progress is not None:
-            progress(int(recorded.sum()), points)
+        yield int(recorded.sum()), points
     if dataset is None:
         _create(file, source, np.dtype(np.uint16))
     if not recorded.all():
@@ -78,25 +79,25 @@ def _write_frames(file: Any, source: Source, progress: Callable[[int, int], None
         file.create_dataset("entry/monitor/data", data=monitor.reshape(source.shape))
 
 
-def _largest(source: Source) -> float:
-    """The largest count that a 16-bit file may hold; 65535 itself only where it means a saturated pixel anyway."""
-    return 65535 if _saturation(source) <= 65535 else 65534
+def _saturation(source: Source) -> float | None:
+    """The smallest count that means an overflow, where a scan on disk says so."""
+    stated = getattr(source, "saturation", None)
+    return None if stated is None else float(stated)
 
 
-def _saturation(source: Source) -> float:
-    """The smallest count that means an overflow: as the scan or the noise model says; infinite where neither does."""
-    stated = getattr(source, "saturation", None) or getattr(getattr(source, "noise", None), "saturation", None)
-    return math.inf if stated is None else float(stated)
+def _type(frames: np.ndarray) -> np.dtype[Any]:
+    """The smallest type that holds these counts exactly: what a detector gave as 8 or 16 bits stays that.
 
-
-def _type(frames: np.ndarray, limit: float) -> np.dtype[Any]:
-    """The smallest of uint16, uint32, int32 and float that holds these counts exactly."""
+    Whole numbers become uint16 below 65535, which would read as an overflow; else uint32, int32 where some are negative.
+    """
+    if frames.dtype.kind == "u" and frames.dtype.itemsize <= 2:
+        return frames.dtype
     if frames.dtype.kind == "f" and not (np.isfinite(frames).all() and (frames == np.rint(frames)).all()):
         return frames.dtype
     low, high = float(frames.min(initial=0)), float(frames.max(initial=0))
     if low < 0:
         return np.dtype(np.int32 if max(-low, high) < 2**31 else np.float64)
-    return np.dtype(np.uint16 if high <= limit else np.uint32 if high < 2**32 else np.float64)
+    return np.dtype(np.uint16 if high < 65535 else np.uint32 if high < 2**32 - 1 else np.float64)
 
 
 def _create(file: Any, source: Source, kind: np.dtype[Any], name: str = "entry/data/data") -> Any:
@@ -135,14 +136,15 @@ def _write_description(file: Any, source: Source) -> None:
     file["entry/title"] = str(label)
     instrument = file.require_group("entry/instrument")
     instrument.attrs["NX_class"] = "NXinstrument"
-    if math.isfinite(_saturation(source)):
-        file["entry/instrument/detector/saturation_value"] = _saturation(source)
+    if (saturation := _saturation(source)) is not None:
+        file["entry/instrument/detector/saturation_value"] = saturation
         file["entry/instrument/detector"].attrs["NX_class"] = "NXdetector"
     own = instrument.require_group("braggscope")
     own.attrs["NX_class"] = "NXcollection"
     if source.modality is not None:
         own.attrs["modality"] = source.modality
-    for name, value in (source.geometry.to_mapping() if source.geometry is not None else {}).items():
+    stated = getattr(source, "geometry_values", {}) if source.geometry is None else source.geometry.to_mapping()
+    for name, value in stated.items():
         own.create_dataset(name, data=value)
 
 
