@@ -27,6 +27,7 @@ import torch
 
 from braggscope.core.errors import InputError, one_of
 from braggscope.core.source import Source
+from braggscope.infer.runtime import single_threaded_torch
 
 from . import pupil as pupil_files
 from .counts import Counts, read_counts
@@ -111,14 +112,15 @@ def calibrate(
         counts = Counts(counts.frames, counts.use, round(start.threshold), start.saturation or math.inf)
     job = _Job(start.replace(pupil_file=None), counts, wanted, tell)
     job.left_out = dark
-    fit = job.run()
-    for _ in range(3 if "centre" in wanted else 0):
-        moved = _recentred(job, fit, target)
-        fit = job.joint(fit)
-        if moved < 2e-3:
-            break
-    tell.end()
-    return _calibration(job, fit, target)
+    with single_threaded_torch():
+        fit = job.run()
+        for _ in range(3 if "centre" in wanted else 0):
+            moved = _recentred(job, fit, target)
+            fit = job.joint(fit)
+            if moved < 2e-3:
+                break
+        tell.end()
+        return _calibration(job, fit, target)
 
 
 class _Progress:
@@ -237,7 +239,7 @@ class _Job:
         )
         pupil = PupilModel(self.geometry, 2)
         model = FrameModel(self.geometry, self.frame_shape, pupil.grid)
-        fit = fit_frames(counts or self.counts, model, pupil.tables(optics), optics.thickness, start, steps)
+        fit = fit_frames(counts or self.counts, model, pupil.tables(optics, derivatives=False), optics.thickness, start, steps)
         self.tell.step()
         return fit.deviance if deviance else fit.frames
 

@@ -20,6 +20,7 @@ from numpy.polynomial import Legendre
 from scipy import fft
 from torch import Tensor
 
+from braggscope.infer.runtime import in_threads, workers
 from braggscope.physics.diffraction import film_fringe, film_fringe_slope
 
 from .counts import Counts
@@ -29,7 +30,7 @@ from .geometry import NanobeamGeometry
 FRAME_PARAMETERS = ("strain", "omega", "chi", "log_scale", "log_background")
 LARGEST_STEP = np.array([2e-3, 3e-4, 3e-4, 1.0, 1.0])
 LOG_BACKGROUND = (math.log(1e-4), math.log(1e4))
-CHUNK = 2**18  # pixels that are treated together: their derivatives fit the cache
+CHUNK = 2**16  # pixels that are treated together: their derivatives fit the cache
 
 
 @dataclass(frozen=True)
@@ -135,23 +136,28 @@ class PupilModel:
     def table(self, optics: Optics) -> np.ndarray:
         """The blurred pupil, shape (v, u)."""
         image = (self.disc(optics.outer) - self.disc(optics.inner)) * self.illumination(optics)
-        return self._back(fft.rfft2(image, workers=2) * self.transfer(optics))
+        return self._back(fft.rfft2(image, workers=workers()) * self.transfer(optics))
 
-    def tables(self, optics: Optics) -> Tensor:
-        """The pupil, its derivatives by u, v, outer, inner, crystal, source and each term; shape (table, v, u), float32."""
+    def tables(self, optics: Optics, *, derivatives: bool = True) -> Tensor:
+        """The pupil, its slopes by u and v, and, if wanted, its derivatives by the optics; shape (table, v, u), float32.
+
+        The derivatives are by outer, inner, crystal, source and each term of the illumination.
+        """
         light, transfer = self.illumination(optics), self.transfer(optics) / self.linear
         ring = self.disc(optics.outer) - self.disc(optics.inner)
-        spectrum = fft.rfft2(ring * light, workers=2) * transfer
+        spectrum = fft.rfft2(ring * light, workers=workers()) * transfer
         pupil = self._back(spectrum)
         by_v, by_u = np.gradient(pupil, self.grid.pitch)
-        edges = np.stack([self.edge(optics.outer) * light, -self.edge(optics.inner) * light, *(ring * self.basis)])
-        by_image = self._back(fft.rfft2(edges, workers=2) * transfer)
-        by_crystal, by_source = self._back(spectrum * self.by_crystal), self._back(spectrum * self.by_source)
-        stack = [pupil, by_u, by_v, by_image[0], by_image[1], by_crystal, by_source, *by_image[2:]]
-        return torch.as_tensor(np.stack(stack), dtype=torch.float32)
+        stack = np.stack([pupil, by_u, by_v]).astype(np.float32)
+        if derivatives:
+            edges = [self.edge(optics.outer) * light, -self.edge(optics.inner) * light, *(ring * self.basis)]
+            images = self._back(fft.rfft2(np.stack(edges).astype(np.float32), workers=workers()) * transfer.astype(np.float32))
+            blurs = [self._back((spectrum * by).astype(np.complex64)) for by in (self.by_crystal, self.by_source)]
+            stack = np.concatenate([stack, images[:2], np.stack(blurs), images[2:]])
+        return torch.from_numpy(stack)
 
     def _back(self, spectrum: np.ndarray) -> np.ndarray:
-        return fft.irfft2(spectrum, (self.grid.count, self.grid.count), workers=2)
+        return fft.irfft2(spectrum, (self.grid.count, self.grid.count), workers=workers())
 
 
 class FrameModel:
@@ -294,17 +300,23 @@ def _normal_equations(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Deviance (frame,), gradient (frame, parameter) and Fisher matrix (frame, parameter, parameter) of the log likelihood."""
     size = max(1, CHUNK // math.prod(model.shape))
-    parts = []
-    for first in range(0, len(frames), size):
-        some = counts.take(slice(first, first + size))
-        expected, jacobian = model(tables, thickness, frames[first : first + size])
-        value, slope, information = some.score(expected)
-        flat = jacobian.flatten(2)
-        fisher = torch.bmm(flat * information.flatten(1)[:, None], flat.transpose(1, 2))
-        gradient = torch.bmm(flat, slope.flatten(1)[..., None])[..., 0]
-        parts.append((value.sum((1, 2), dtype=torch.float64), gradient.double(), fisher.double()))
-    deviances, gradients, fishers = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
-    return deviances, gradients, fishers
+    count = len(FRAME_PARAMETERS) + (tables.shape[0] - 2 if tables.shape[0] > 3 else 0)
+    deviance, gradient = np.empty(len(frames)), np.empty((len(frames), count))
+    fisher = np.empty((len(frames), count, count))
+
+    def some(start: int, stop: int) -> None:
+        for first in range(start, stop, size):
+            part = slice(first, min(first + size, stop))
+            counted = counts.take(part)
+            expected, jacobian = model(tables, thickness, frames[part])
+            value, slope, information = counted.score(expected)
+            flat = jacobian.flatten(2)
+            deviance[part] = value.sum((1, 2), dtype=torch.float64).numpy()
+            gradient[part] = torch.bmm(flat, slope.flatten(1)[..., None])[..., 0].numpy()
+            fisher[part] = torch.bmm(flat * information.flatten(1)[:, None], flat.transpose(1, 2)).numpy()
+
+    in_threads(some, len(frames))
+    return deviance, gradient, fisher
 
 
 def _schur_step(gradient, fisher, optics, free, prior, damping):  # type: ignore[no-untyped-def]
