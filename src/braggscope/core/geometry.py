@@ -80,8 +80,10 @@ class Geometry:
 
     @classmethod
     def from_scan(cls, scan: Any) -> Self:
-        """The geometry that a scan file states about itself (`scan.geometry_values`)."""
-        return cls.from_mapping(scan.geometry_values, where=f"geometry in {scan.path}")
+        """The geometry that a scan file states about itself; values in it that this modality does not need are passed over."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        stated = {name: value for name, value in scan.geometry_values.items() if name in known}
+        return cls.from_mapping(stated, where=f"geometry in {scan.path}")
 
     def to_mapping(self) -> dict[str, Any]:
         """The fields that are set, in the order of declaration, ready for TOML or for provenance."""

@@ -92,7 +92,7 @@ def open_scan(path: str | Path, scan: str | None = None, *, detector: str | None
     whole = [one for one in found if one.frames is not None]
     if not whole:
         reasons = "; ".join(f"{one.name}: {', '.join(one.missing)}" for one in found) or "it is empty"
-        raise InputError(f"{path} has no image stack to map ({reasons})")
+        raise InputError(f"{path} cannot be mapped ({reasons})")
     if len(whole) > 1:
         raise InputError(f"{path} has several scans, choose one with --scan: {', '.join(one.name for one in whole)}")
     return whole[0]
