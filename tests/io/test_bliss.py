@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from braggscope.core.errors import InputError
+from braggscope.core.modality import modality
 from braggscope.core.source import open_scan, open_scans
 
 ZIGZAG = {
@@ -54,6 +55,15 @@ def test_zigzag_frames_come_to_the_cell_where_they_were_taken(bliss, count, meas
     if measured:
         assert scan.grid["measured_diffry"].values.ravel()[scan.order] == pytest.approx(positions["diffry"])
         assert scan.grid["diffry"].values == pytest.approx(7.1 + 0.2 * np.arange(4))
+
+
+def test_the_geometry_of_the_microscope_is_read_from_its_motors(bliss, stack):
+    """17 keV at ID03: the monochromator stood at 6.6797 deg."""
+    path = bliss("ascan mu 0 1 3 0.1", stack(4))
+    with h5py.File(path, "a") as file:
+        file["1.1/instrument/positioners/ccmth"], file["1.1/instrument/positioners/obpitch"] = 6.679671, 18.0036
+    geometry = modality("dfxm").geometry_class().from_scan(open_scan(path))
+    assert geometry.to_mapping() == {"pixel_um": 6.5, "energy_kev": pytest.approx(17.0, abs=0.01), "two_theta_deg": 18.0036}
 
 
 def test_an_aborted_scan_is_shorter_than_its_grid_and_says_so(bliss):

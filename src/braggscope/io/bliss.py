@@ -30,6 +30,7 @@ RANK = 10
 _SCAN = re.compile(r"\d+\.\d+$")  # "1.1"; also "layer_0_1.1", as collected files have it
 _DFXM = re.compile(r"\bid0[36]\b|\bhxm\b", re.IGNORECASE)  # the instruments that are DFXM microscopes
 _DFXM_DETECTORS = ("pco_ff", "pco_nf")
+SILICON_111 = 3.135601  # angstrom, lattice spacing at 22.5 deg C (CODATA 2018: 5.431020511 / sqrt 3)
 _IMAGES = ("data", "image")  # of instrument/<detector>
 _VALUES = ("value", "data")  # of instrument/<motor>
 
@@ -234,10 +235,21 @@ def _metadata(group: Any, slow: Any, detector: str) -> dict[str, Any]:
 
 
 def _modality(metadata: Mapping[str, Any], detectors: Sequence[str]) -> dict[str, Any]:
-    """`modality` and `geometry_values`, where the instrument is a dark-field X-ray microscope."""
+    """`modality` and `geometry_values`, where the instrument is a dark-field X-ray microscope.
+
+    The energy is that of the channel-cut monochromator, silicon 111 at the angle `ccmth`; twice the Bragg angle is the pitch
+    `obpitch` of the objective.
+    """
     if not (_DFXM.search(str(metadata.get("instrument", ""))) or any(d in _DFXM_DETECTORS for d in detectors)):
         return {}
-    return {"modality": "dfxm", "geometry_values": {"pixel_um": metadata["pixel_um"]} if "pixel_um" in metadata else {}}
+    motors, values = metadata.get("motors", {}), {}
+    if "pixel_um" in metadata:
+        values["pixel_um"] = metadata["pixel_um"]
+    if 1 < motors.get("ccmth", 0) < 60:
+        values["energy_kev"] = units.KEV_ANGSTROM / (2 * SILICON_111 * math.sin(math.radians(motors["ccmth"])))
+    if 0.1 < motors.get("obpitch", 0) < 90:
+        values["two_theta_deg"] = motors["obpitch"]
+    return {"modality": "dfxm", "geometry_values": values}
 
 
 def _broken_links(group: Any) -> Iterator[str]:
