@@ -60,6 +60,8 @@ def refine(
     damping: float = 0.01,
     steps: int = 60,
     patience: int = 15,
+    shorter: float = 0.8,
+    near: float = 0.25,
 ) -> Refined:
     """Maximise the likelihood of each observation on its own.
 
@@ -69,8 +71,10 @@ def refine(
     score: Counts and expectation -> score and information of each.
     logarithmic: Free parameters that are stepped in their logarithm; they must be positive.
     longest: Longest step of a parameter, in its unit (in the logarithm for logarithmic ones).
-    tolerance: A fit has converged where step^T H step is smaller.
-    patience: Steps after which they are halved, and after twice as many quartered.
+    tolerance: A fit has converged where step^T H step is smaller, that is (step / standard deviation)^2.
+    patience, shorter: After so many full steps, each is shorter than the one before by this factor, so that fits that go to and
+        fro across a kink of the likelihood contract to it.
+    near: Such a fit has converged only if step^T H step of the full step is below this.
     """
     theta, low, high = _inner(forward, start, free, logarithmic)
     limit = torch.tensor([(longest or {}).get(n, math.inf) for n in free], dtype=theta.dtype, device=theta.device)
@@ -85,13 +89,14 @@ def refine(
         damped = information + damping * torch.diag_embed(torch.diagonal(information, dim1=-2, dim2=-1))
         root, failed = torch.linalg.cholesky_ex(damped)
         step = torch.cholesky_solve(gradient[..., None], root)[..., 0].nan_to_num(0.0, 0.0, 0.0)
-        relaxed = 1.0 if taken < patience else 0.5 if taken < 2 * patience else 0.25
+        relaxed = shorter ** max(taken - patience, 0)
         target = theta[active] + (relaxed * step).clamp(-limit, limit)
         held = target.clamp(low, high)
         loose = held == target  # a parameter held at its bound does not delay the others
         decrement = (step * gradient * loose).sum(-1)
         theta[active] = held
-        converged[active] = (decrement < tolerance) & ~((step.abs() > limit) & loose).any(-1) & (failed == 0)
+        small = (relaxed**2 * decrement < tolerance) & (decrement < near)
+        converged[active] = small & ~((step.abs() > limit) & loose).any(-1) & (failed == 0)
     expected, _, information = _one_pass(forward, counts, start, theta, free, logarithmic, mask, score)
     root, failed = torch.linalg.cholesky_ex(information)
     covariance = torch.cholesky_inverse(root).masked_fill((failed != 0)[:, None, None], torch.nan)

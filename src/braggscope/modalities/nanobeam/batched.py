@@ -14,7 +14,7 @@ from braggscope.infer.runtime import device as named_device
 
 from . import kernels
 from .columns import CELLS_PER_ROOT
-from .compiled import IN_RADIANS, Tables, soft_pupil, transposed
+from .compiled import FAULTS, IN_RADIANS, Tables, fit, soft_pupil, transposed
 from .forward import DEGREE, NanobeamForward
 from .geometry import NanobeamGeometry
 
@@ -39,7 +39,13 @@ def fit_batched(
         start = np.zeros((len(counts), kernels.PARAMETERS))
         kernels.start_frames(counts, made.light, made.optics, geometry.thickness_a, start)
         parts.append(_fit_some(exact, soft, made, torch.from_numpy(counts).mT.to(where, torch.float64), start, free))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    lost = np.flatnonzero(result["state"] & FAULTS != kernels.CONVERGED)
+    if len(lost):  # few, as a rule: the compiled fit knows further starts
+        again = fit(made, frames[lost], None if mask is None else mask[lost], free, geometry.thickness_a)
+        for name, value in result.items():
+            value[lost] = again[name]
+    return result
 
 
 def _fit_some(
@@ -56,6 +62,7 @@ def _fit_some(
         found = refine(
             forward, counts.clamp(min=0), params, names[:free], mask=good, score=score, logarithmic=LOGARITHMIC,
             longest=longest, tolerance=kernels.DECREMENT if forward is exact else -math.inf, damping=kernels.DAMPING, steps=steps,
+            patience=kernels.PATIENCE, shorter=kernels.SHORTER, near=kernels.NEAR,
         )  # fmt: skip
         params = found.params
     return _as_compiled(exact, found, made, counts, good, free)

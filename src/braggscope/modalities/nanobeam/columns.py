@@ -147,34 +147,48 @@ def sums_censored(counts, amplitude, background, value, by_u, by_v, threshold, s
 
 
 @exact
-def deviance(counts, amplitude, background, value, by_u, by_v, threshold, moments, total, tied):
-    """Add the deviance of one column, its expectation and variance to `total`, and the light on it; see `deviance_moments`.
+def _expected_deviance(mean, moments):
+    """Mean and variance of the deviance of one count, and its covariance with the score; from the table or its limit."""
+    place = math.sqrt(mean) * CELLS_PER_ROOT
+    if place >= len(moments) - 2:
+        return 1 + 1 / (6 * mean), 2 + 2 / (3 * mean), 0.0
+    cell = int(place)
+    part = place - cell
+    rest = 1 - part
+    first = moments[cell, 0] * rest + moments[cell + 1, 0] * part
+    second = moments[cell, 1] * rest + moments[cell + 1, 1] * part
+    return first, second, (moments[cell, 2] * rest + moments[cell + 1, 2] * part) / mean
 
+
+@exact
+def deviance(counts, amplitude, background, value, by_u, by_v, threshold, moments, total, tied):
+    """Add the deviance of one column, its expectation and variance to `total`, and the light on it.
+
+    moments: See kernels.deviance_moments.
     tied: Its covariance with the score, summed like `sums` does, is put here.
     """
-    tied[:] = 0
-    last = len(moments) - 2
+    found = first = second = light = 0.0
+    t0 = t1 = t2 = t3 = 0.0
+    dark = _expected_deviance(background, moments)
     for r in range(len(counts)):
-        total[3] += value[r]
+        light += value[r]
         n = counts[r]
         if n < 0:
             continue
         mean = amplitude * value[r] + background
         if n < threshold:
-            total[0] -= 2 * math.log(_below(mean, threshold)[0])
+            found -= 2 * math.log(_below(mean, threshold)[0])
         else:
-            total[0] += 2 * (n * math.log(n / mean) - n + mean) if n > 0 else 2 * mean
-        place = math.sqrt(mean) * CELLS_PER_ROOT
-        if place < last:
-            cell = int(place)
-            part = place - cell
-            total[1] += moments[cell, 0] * (1 - part) + moments[cell + 1, 0] * part
-            total[2] += moments[cell, 1] * (1 - part) + moments[cell + 1, 1] * part
-            joint = (moments[cell, 2] * (1 - part) + moments[cell + 1, 2] * part) / mean
-            tied[0] += joint * by_u[r]
-            tied[1] += joint * by_v[r]
-            tied[2] += joint * value[r]
-            tied[3] += joint
-        else:
-            total[1] += 1 + 1 / (6 * mean)
-            total[2] += 2 + 2 / (3 * mean)
+            found += 2 * (n * math.log(n / mean) - n + mean) if n > 0 else 2 * mean
+        e, v, joint = dark if value[r] == 0 else _expected_deviance(mean, moments)
+        first += e
+        second += v
+        t0 += joint * by_u[r]
+        t1 += joint * by_v[r]
+        t2 += joint * value[r]
+        t3 += joint
+    total[0] += found
+    total[1] += first
+    total[2] += second
+    total[3] += light
+    tied[0], tied[1], tied[2], tied[3] = t0, t1, t2, t3

@@ -18,6 +18,8 @@ from .geometry import NanobeamGeometry
 from .pupil import Pupil, pupil
 
 SOFT_PX = 2.0  # blur of the pupil for the first steps of a fit
+AGAIN_FROM = (-0.07 * DEGREE, 0.07 * DEGREE)  # omega of further starts, beyond what the first one reaches
+FAULTS = kernels.CONVERGED | kernels.AT_BOUND * 0b100111  # state bits; a background that ends at nothing is no fault
 IN_RADIANS = np.array([1.0, DEGREE, DEGREE])
 
 
@@ -128,13 +130,33 @@ def fit(made: Tables, frames: np.ndarray, mask: np.ndarray | None, free: int, th
         counts = transposed(frames[start:stop], None if mask is None else mask[start:stop])
         part = {name: value[start:stop] for name, value in results.items()}
         kernels.start_frames(counts, made.light, made.optics, thickness, part["parameters"])
-        kernels.fit_frames(
-            counts, part["parameters"], free, made.bounds, made.optics, made.columns, made.spread, made.weights,
-            made.table, made.soft, made.grid, made.threshold, made.moments, part["covariance"], part["goodness"], part["state"],
-        )  # fmt: skip
+        _fit_from(made, counts, part, free)
+        _try_again(made, counts, part, free, thickness)
 
     in_threads(some, count, smallest=16)
     return results
+
+
+def _fit_from(made: Tables, counts: np.ndarray, part: Mapping[str, np.ndarray], free: int) -> None:
+    kernels.fit_frames(
+        counts, part["parameters"], free, made.bounds, made.optics, made.columns, made.spread, made.weights,
+        made.table, made.soft, made.grid, made.threshold, made.moments, part["covariance"], part["goodness"], part["state"],
+    )  # fmt: skip
+
+
+def _try_again(made: Tables, counts: np.ndarray, part: Mapping[str, np.ndarray], free: int, thickness: float) -> None:
+    """Fit frames that did not converge inside the bounds from tilted starts too, and keep the better fit of each."""
+    lost = np.flatnonzero(part["state"] & FAULTS != kernels.CONVERGED)
+    for omega in AGAIN_FROM if len(lost) else ():
+        again = {name: value[lost].copy() for name, value in part.items()}
+        kernels.start_frames(counts[lost], made.light, made.optics, thickness, again["parameters"])
+        again["parameters"][:, kernels.OMEGA] = omega
+        _fit_from(made, counts[lost], again, free)
+        sound, before = (p["state"] & FAULTS == kernels.CONVERGED for p in (again, {"state": part["state"][lost]}))
+        closer = again["goodness"][:, 0] < part["goodness"][lost, 0]
+        better = (sound & ~before) | (sound & closer) | (~before & (again["state"] & kernels.CONVERGED > 0) & closer)
+        for name, value in part.items():
+            value[lost[better]] = again[name][better]
 
 
 def _by_phase(seen: Pupil) -> np.ndarray:

@@ -19,9 +19,12 @@ from .columns import CELLS_PER_ROOT, deviance, exact, fringe, spline, sums, sums
 STRAIN, OMEGA, CHI, SCALE, BACKGROUND, THICKNESS = range(6)
 PARAMETERS = 6
 MAX_STEPS = 60
-DECREMENT = 1e-7  # (step / standard deviation)^2 at which a fit has converged
+DECREMENT = 1e-6  # (step / standard deviation)^2 at which a fit has converged
 CLAMP = np.array([2e-3, 3e-4, 3e-4, 1.0, 1.0, 0.3])  # longest step of each parameter
-PATIENCE = 15  # steps after which they are halved: with very few counts full steps may go to and fro across a sharp edge
+PATIENCE = 15  # full steps; then each is SHORTER: with few counts they may go to and fro across a kink of the likelihood, which
+SHORTER = 0.8  # a photon just outside a sharp edge makes; the estimate is where they contract to, if
+NEAR = 0.25  # (full step / standard deviation)^2 is below this
+ROUNDING = 1e-13  # of the decrement per count, from float32 pixels
 DAMPING = 0.01
 SOFT_STEPS = 2  # first steps with a blurred pupil
 CONVERGED, AT_BOUND = 1, 2  # bits of the state that `fit_frames` reports
@@ -199,6 +202,7 @@ def fit_frames(
     for i in range(counts.shape[0]):
         p, frame = parameters[i], counts[i]
         state[i] = 0
+        counted = frame.sum()
         for taken in range(MAX_STEPS):
             now = soft if taken < SOFT_STEPS else table
             _one_pass(
@@ -209,7 +213,7 @@ def fit_frames(
                 damped[j, j] *= 1 + DAMPING
             if not _cholesky_solve(damped, free, gradient, step):
                 break
-            relaxed = 1.0 if taken < PATIENCE else 0.5 if taken < 2 * PATIENCE else 0.25
+            relaxed = SHORTER ** max(taken - PATIENCE, 0)
             decrement, clamped = 0.0, False
             for j in range(free):
                 target = p[j] + min(max(relaxed * step[j], -CLAMP[j]), CLAMP[j])
@@ -218,7 +222,8 @@ def fit_frames(
                     decrement += step[j] * gradient[j]
                     clamped |= abs(step[j]) > CLAMP[j]
                 p[j] = held
-            if decrement < DECREMENT and taken >= SOFT_STEPS and not clamped:
+            small = relaxed * relaxed * decrement < DECREMENT + ROUNDING * abs(counted) and decrement < NEAR
+            if small and taken >= SOFT_STEPS and not clamped:
                 state[i] |= CONVERGED
                 break
         _one_pass(

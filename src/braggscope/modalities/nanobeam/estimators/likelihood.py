@@ -5,7 +5,7 @@ deviations are those of the Fisher matrix at the estimate: with right optics the
 geometry's threshold are taken as what they are, "fewer than the threshold" (P(N < threshold)).
 
 `reduced_deviance` is the deviance over its expectation under the fitted mean; at these few counts that is far from the number of
-pixels. Its standard deviation follows too (McCullagh 1986, conditional on the estimate), and five of them are a misfit. Over the
+pixels. Its standard deviation follows too (McCullagh 1986, conditional on the estimate), and 4.5 of them are a misfit. Over the
 whole scan, in the attributes, small misfits show that no frame alone would.
 """
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 NOT_CONVERGED, BOUND, TOO_FEW, MISFIT, OUTSIDE, MASKED = (2**i for i in range(1, 7))
 FEWEST = 300  # counts above background; with fewer the estimates scatter more than the bound says
-MISFIT_SIGMA = 5.0
+NOTHING = 30  # counts above background; with fewer there is nothing to estimate
+MISFIT_SIGMA = 4.5  # of the deviance, either way: too small a deviance means that these are not counts
 LEAST_LIGHT = 0.5  # share of the ring that must be on the frame
 NAMES = ("strain", "omega", "chi", "scale", "background", "thickness")
 
@@ -75,7 +76,7 @@ class Likelihood(PerFrame):
         return {**state, "deviance_expected": missing.copy(), "deviance_variance": missing.copy()}
 
     def fit(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Estimates, standard deviations, deviance and flags; NaN where a fit did not converge."""
+        """Estimates, standard deviations, deviance and flags; NaN where a fit did not converge or has nothing to fit."""
         return self._described(self._fitted(batch), batch)
 
     def result(self, state: State) -> xr.Dataset:
@@ -111,8 +112,8 @@ class Likelihood(PerFrame):
 
     def _described(self, fitted: Mapping[str, np.ndarray], batch: Batch) -> dict[str, np.ndarray]:
         """What goes into the map."""
-        from ..compiled import IN_RADIANS
-        from ..kernels import AT_BOUND, CONVERGED
+        from ..compiled import FAULTS, IN_RADIANS
+        from ..kernels import CONVERGED
 
         made, free = self._tables(batch.frames.shape[1:]), self._free
         values, variances = fitted["parameters"].copy(), np.einsum("fii->fi", fitted["covariance"])
@@ -125,9 +126,10 @@ class Likelihood(PerFrame):
         pixels = batch.frames[0].size if batch.mask is None else batch.mask.sum(axis=(1, 2))
         counts = np.where(batch.mask, batch.frames, 0) if batch.mask is not None else batch.frames
         signal = counts.sum(axis=(1, 2), dtype=np.float64) - np.where(bad, 0.0, values[:, 4]) * pixels
-        at_bound = (fitted["state"] & (AT_BOUND * 0b100111) != 0) & ~bad  # a background of nothing is no fault
+        at_bound = (fitted["state"] & FAULTS & ~CONVERGED != 0) & ~bad
         z = (deviance - expected) / np.sqrt(np.maximum(variance, 1e-12))
-        flag = bad * NOT_CONVERGED + at_bound * BOUND + (signal < FEWEST) * TOO_FEW + (z > MISFIT_SIGMA) * MISFIT
+        few = signal < FEWEST
+        flag = bad * NOT_CONVERGED + at_bound * BOUND + few * TOO_FEW + (~few & (np.abs(z) > MISFIT_SIGMA)) * MISFIT
         flag += (light < LEAST_LIGHT * made.open_area) * OUTSIDE
         if batch.mask is not None:
             flag += (pixels < batch.frames[0].size) * MASKED
@@ -135,4 +137,6 @@ class Likelihood(PerFrame):
             goodness = {"reduced_deviance": deviance / expected, "deviance_expected": expected, "deviance_variance": variance}
         result = {name: values[:, i] for i, name in enumerate(NAMES[:free])}
         result |= {f"{name}_std": stds[:, i] for i, name in enumerate(NAMES[:free])} | goodness
-        return {name: np.where(bad, np.nan, value) for name, value in result.items()} | {"flag": flag.astype(np.int32)}
+        return {name: np.where(bad | (signal < NOTHING), np.nan, value) for name, value in result.items()} | {
+            "flag": flag.astype(np.int32)
+        }
