@@ -1,0 +1,19 @@
+"""Dark-field X-ray microscopy: a full-field image of the inside of a crystal at every position of one to three motors."""
+
+from braggscope.core.modality import Modality
+
+_HERE = "braggscope.modalities.dfxm"
+
+MODALITY = Modality(
+    name="dfxm",
+    summary="a crystal is imaged while one to three motors are scanned; per pixel: orientation, spread, intensity",
+    package=_HERE,
+    geometry=f"{_HERE}.geometry:DfxmGeometry",
+    forward=f"{_HERE}.forward:RockingCurve",
+    phantoms={name: f"{_HERE}.phantom:{name}" for name in ("subgrains", "bent_crystal")},
+    default_method="moments",
+    views={name: f"{_HERE}.views:{name}" for name in ("overview", "mosaicity", "rocking_curves")},
+    example_geometry=f"{_HERE}.geometry:id03",
+    example_forward=f"{_HERE}.forward:example",
+    example_phantom={"shape": (41,), "frame_shape": (30, 26), "peak": 15000.0},
+)

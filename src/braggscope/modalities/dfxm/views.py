@@ -1,0 +1,125 @@
+"""Pictures of DFXM maps and of the frames they come from.
+
+A view takes a map and, where it needs frames, the scan; it gives a figure, or None where it has not what it needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from braggscope.core.estimator import motor_positions
+from braggscope.core.maps import quantity_names
+from braggscope.plot.colour_key import draw_key, key_colours
+from braggscope.plot.panels import maps_figure
+
+CURVES = 4  # pixels whose curves are shown
+
+
+def motors_of(dataset: xr.Dataset) -> list[str]:
+    """The motors that a map has moments of."""
+    return [n for n in quantity_names(dataset) if f"{n}_width" in dataset]
+
+
+def overview(dataset: xr.Dataset, scan: Any = None) -> Figure:
+    """Every quantity beside its standard deviation, and the flags."""
+    skews = tuple(n for n in quantity_names(dataset) if n.endswith(("_skewness", "_kurtosis", "_covariance")))
+    return maps_figure(dataset, signed=skews, title="moments of the rocking curves")
+
+
+def mosaicity(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
+    """Mean positions of two motors as one colour per pixel, with the key beside; None for a scan of one motor.
+
+    Pixels without signal are grey. The key spans the 2nd to 98th percentile of each motor.
+    """
+    motors = motors_of(dataset)
+    if len(motors) < 2:
+        return None
+    y, x = motors[:2]
+    ranges = _range(dataset[y].values), _range(dataset[x].values)
+    colours = key_colours(dataset[y].values, dataset[x].values, *ranges)
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 1.4))
+    left.imshow(colours, interpolation="nearest")
+    left.set_xlabel("column (px)")
+    left.set_ylabel("row (px)")
+    left.set_title(f"mean {y} and {x} of each pixel (grey: no signal)")
+    labels = [f"{name} ({dataset[name].attrs['units']})" if dataset[name].attrs["units"] else name for name in (y, x)]
+    draw_key(right, ranges[0], ranges[1], labels[0], labels[1], dataset[y].values, dataset[x].values)
+    return figure
+
+
+def rocking_curves(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
+    """Total intensity, and the curves of some pixels with pedestal, mean and width marked; None without the scan.
+
+    The pixels are spread over the range of the total; over several motors, the curve is summed over the others.
+    """
+    if scan is None or "total" not in dataset:
+        return None
+    motors, at = motors_of(dataset), _spread_pixels(dataset)
+    curves = _curves(scan, at)
+    positions = motor_positions(scan)
+    figure = Figure(figsize=(4.2 * (1 + len(motors)), 2.3 * len(at)), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.3, len(motors)))[0]
+    image = left.subplots()
+    image.imshow(dataset["total"].values, interpolation="nearest", cmap="viridis", vmin=0)
+    image.set_title("total above the pedestal (count)")
+    axes = right.subplots(len(at), len(motors), squeeze=False)
+    for n, (row, column) in enumerate(at):
+        image.plot(column, row, "o", mfc="none", mec=f"C{n + 1}", ms=9, mew=2)
+        for ax, motor in zip(axes[n], motors, strict=True):
+            _curve_panel(ax, dataset.isel(row=row, column=column), motor, positions[motor], curves[:, n], f"C{n + 1}")
+            ax.set_title(f"row {row}, column {column}", fontsize=8)
+    for ax, motor in zip(axes[-1], motors, strict=True):
+        ax.set_xlabel(f"{motor} ({dataset[motor].attrs['units']})")
+    return figure
+
+
+def _curve_panel(ax: Any, pixel: xr.Dataset, motor: str, positions: np.ndarray, curve: np.ndarray, colour: str) -> None:
+    """One curve; over several motors, the mean over the others at each nominal position."""
+    steps = np.round((positions - positions.min()) / max(np.ptp(positions), 1e-30) * 1e4)
+    order = np.argsort(positions, kind="stable")
+    if len(np.unique(steps)) < len(steps):
+        count = max(2, round(len(positions) ** 0.5))
+        edges = np.linspace(positions.min(), positions.max(), count + 1)
+        which = np.clip(np.searchsorted(edges, positions, side="right") - 1, 0, count - 1)
+        x = np.array([positions[which == i].mean() for i in range(count) if (which == i).any()])
+        y = np.array([np.nanmean(curve[which == i]) for i in range(count) if (which == i).any()])
+    else:
+        x, y = positions[order], curve[order]
+    ax.plot(x, y, ".-", color=colour, ms=3, lw=0.8)
+    ax.axhline(float(pixel["pedestal"]), color="0.4", lw=0.8, ls="--")
+    mean, width = float(pixel[motor]), float(pixel[f"{motor}_width"])
+    if np.isfinite(mean):
+        ax.axvline(mean, color="k", lw=0.8)
+    if np.isfinite(mean) and np.isfinite(width):
+        ax.axvspan(mean - width, mean + width, color="0.85", zorder=0)
+    ax.tick_params(labelsize=7)
+
+
+def _spread_pixels(dataset: xr.Dataset) -> list[tuple[int, int]]:
+    """Pixels at the top, two thirds, one third and the bottom of the total."""
+    total = np.where(np.isfinite(dataset["total"].values), dataset["total"].values, -np.inf)
+    order = np.argsort(total.ravel())[::-1]
+    order = order[np.isfinite(total.ravel()[order])]
+    chosen = order[np.unique(np.linspace(0.001, 0.97, CURVES) * (len(order) - 1)).astype(int)] if len(order) else order
+    return [(int(i), int(j)) for i, j in zip(*np.unravel_index(chosen, total.shape), strict=True)]
+
+
+def _curves(scan: Any, at: list[tuple[int, int]]) -> np.ndarray:
+    """Counts of some pixels at each point of the scan, NaN where there is no frame; shape (point, pixel)."""
+    curves = np.full((int(np.prod(scan.shape)), len(at)), np.nan)
+    rows, columns = (np.array([p[i] for p in at], int) for i in (0, 1))
+    for batch in scan.batches():
+        curves[batch.index] = batch.frames[:, rows, columns]
+    return curves
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """2nd to 98th percentile, never empty."""
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [2, 98]) if finite.size else (0.0, 1.0)
+    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
