@@ -143,7 +143,7 @@ def test_resume_of_a_finished_map_does_nothing_and_of_no_map_begins(cli, scan_fi
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_map_is_readable_and_resumes(cli, program, scan_file, tmp_path, number):
     scan, out = scan_file(shape=SHAPE), tmp_path / "m.h5"
-    words = ("map", scan, "-o", out, "--option", "pause=0.4")
+    words = ("map", scan, "-o", out, "--option", "pause=0.25")
     running = program(*words, first=OFTEN)
     wait_for(lambda: frames_in(out) > 0, "checkpoint")
     running.send_signal(number)
@@ -159,7 +159,7 @@ def test_an_interrupted_map_is_readable_and_resumes(cli, program, scan_file, tmp
 
 def test_a_disk_that_fills_half_way_leaves_the_last_checkpoint(cli, program, scan_file, tmp_path):
     scan, out = scan_file(shape=SHAPE), tmp_path / "m.h5"
-    words = ("map", scan, "-o", out, "--option", "pause=0.4")
+    words = ("map", scan, "-o", out, "--option", "pause=0.25")
     running = program(*words, first=OFTEN)
     wait_for(lambda: frames_in(out) > 0, "checkpoint")
     resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))  # as a full disk: files cannot grow beyond

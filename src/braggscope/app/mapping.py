@@ -73,8 +73,9 @@ def map_source(
         _first_frame(source)
         keeper.estimator = estimator.prepare(source)
         done = _run(source, keeper, interruption, progress)
-        keeper.save(done, finished=True)
-    return keeper.dataset(done, finished=True)
+        dataset = keeper.dataset(done, finished=True)
+        keeper.write(dataset, done)
+    return dataset
 
 
 @dataclass
@@ -129,20 +130,24 @@ class Keeper:
         found = {str(name): plain(value) for name, value in dataset.attrs.items()}
         return dataset.assign_attrs({**self.attributes, **counts, **found})
 
-    def save(self, progress: Progress, *, finished: bool = False) -> None:
-        """Write the output file, with the state where the run is not finished. Raises BraggscopeError where that fails."""
+    def save(self, progress: Progress) -> None:
+        """Write the output file of a run that is not finished, with the state. Raises BraggscopeError where that fails."""
+        if self.path is not None:
+            begin = time.perf_counter()
+            masked = np.array([progress.masked_counts, progress.masked_frames])
+            self.write(self.dataset(progress, finished=False), progress, {**progress.state, MASKED: masked})
+            self._last = time.perf_counter()
+            self._cost = self._last - begin
+
+    def write(self, dataset: xr.Dataset, progress: Progress, state: State | None = None) -> None:
+        """Write the output file, if there is to be one. Raises BraggscopeError where that fails."""
         if self.path is None:
             return
-        begin = time.perf_counter()
-        masked = np.array([progress.masked_counts, progress.masked_frames])
         try:
-            state = None if finished else {**progress.state, MASKED: masked}
-            maps.save(self.dataset(progress, finished=finished), self.path, state=state)
-        except (OSError, RuntimeError) as error:  # h5py says RuntimeError where it cannot close a file on a full disk
+            maps.save(dataset, self.path, state=state)
+        except OSError as error:
             raise BraggscopeError(f"{self.path} cannot be written ({_reason(error)}){self.left(progress.total)}") from None
         self.saved = progress.done
-        self._last = time.perf_counter()
-        self._cost = self._last - begin
 
     def take_back(self) -> None:
         """Remove an output file that this run began and that holds no frame yet."""

@@ -36,6 +36,8 @@ HEADLINES = (
     "reduced_deviance_std",
 )  # attributes shown elsewhere than under provenance
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def write_report(
     paths: Sequence[str | Path],
@@ -152,9 +154,13 @@ def _text(value: Any) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Four digits, with a real minus sign and a real exponent; a dash where there is no number."""
+    """Four digits, with a real minus sign and exponent; a dash where there is no number.
+
+    >>> _number(-1.5e-07)
+    '−1.5 × 10⁻⁷'
+    """
     if value is None:
         return "–"
     mantissa, _, exponent = f"{value:.4g}".partition("e")
-    power = f" × 10^{int(exponent)}" if exponent else ""
-    return mantissa.replace("-", "−") + power.replace("-", "−")
+    power = " × 10" + str(int(exponent)).translate(RAISED) if exponent else ""
+    return mantissa.replace("-", "−") + power

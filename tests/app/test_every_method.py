@@ -1,0 +1,73 @@
+"""The whole way through the program, for every modality and method that there is: simulate, map, resume, report."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import braggscope
+from braggscope.app.mapping import map_source
+from braggscope.core.errors import BraggscopeError
+from braggscope.core.modality import modalities
+from braggscope.core.scan import Scan
+
+METHODS = [(kind.name, method) for kind in modalities().values() for method in kind.methods()]
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """A small simulated scan file of each modality."""
+    folder = tmp_path_factory.mktemp("scans")
+    made = {}
+    for name, kind in modalities().items():
+        made[name] = folder / f"{name}.h5"
+        braggscope.simulate(name, output=made[name], progress=False, seed=3, **kind.example_phantom)
+    return made
+
+
+@pytest.mark.parametrize(("modality", "method"), METHODS)
+def test_map_and_report(cli, scans, tmp_path, modality, method):
+    out = tmp_path / "m.h5"
+    code, said, wrong = cli("map", scans[modality], "--method", method, "-o", out, "--json")
+    assert (code, wrong) == (0, "")
+    numbers = json.loads(said)
+    assert numbers["good"] > 0.5 * numbers["points"]
+    assert numbers["uncalibrated_because"] or all(
+        f"{name}_std" in braggscope.load(out) for name in numbers["quantities"] if name != "reduced_deviance"
+    )
+    page = tmp_path / "r.html"
+    code, _, wrong = cli("report", out, "--scan", scans[modality], "-o", page)
+    assert (code, wrong) == (0, "")
+    assert page.read_text().count("<img ") >= 1
+
+
+@pytest.mark.parametrize(("modality", "method"), METHODS)
+def test_a_resumed_map_is_the_map(scans, tmp_path, monkeypatch, modality, method):
+    """Reading breaks off in the middle; what was done and the rest together are the whole, bit for bit."""
+    scan = braggscope.open(scans[modality])
+    size = math.prod(scan.shape) // 5
+    monkeypatch.setattr("braggscope.engine.local.BATCH_FRAMES", size)
+    whole = map_source(scan, method, progress=False)
+    original, breaking = Scan.batches, [False]
+
+    def batches(self, wanted=None, *, only=None):
+        for i, batch in enumerate(original(self, wanted, only=only)):
+            if breaking[0] and wanted == size and i == 2:
+                raise OSError("gone")
+            yield batch
+
+    monkeypatch.setattr(Scan, "batches", batches)
+    breaking[0] = True
+    with pytest.raises(BraggscopeError, match=rf"gone; .* holds {2 * size} of"):
+        map_source(scan, method, output=tmp_path / "m.h5", progress=False)
+    assert np.isfinite(braggscope.load(tmp_path / "m.h5")["flag"]).all()
+    breaking[0] = False
+    resumed = map_source(scan, method, output=tmp_path / "m.h5", resume=True, progress=False)
+    for dataset in (whole, resumed):
+        for name in ("created", "seconds", "command"):
+            del dataset.attrs[name]
+    xr.testing.assert_identical(resumed, whole)
