@@ -71,6 +71,10 @@ def test_axes_and_their_units_are_found(nexus, stack, compression):
         ({"frames": 3}, {}),
         ({"entry/data/data": 3, "entry/other": 4}, {}),
         ({"entry/detector/data": 3, "entry/other": 4}, {"entry/detector": {"signal": "data"}}),
+        (
+            {"entry/one/data": 4, "entry/two/data": 3},
+            {"entry": {"default": "two"}, "entry/one": {"signal": "data"}, "entry/two": {"signal": "data"}},
+        ),
     ],
 )
 def test_the_image_stack_is_found(nexus, stack, values, attributes):

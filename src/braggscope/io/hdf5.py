@@ -163,7 +163,7 @@ class HDF5Frames:
     def of(cls, path: Path, dataset: Any) -> HDF5Frames:
         """The stack that this open dataset holds (behind an external link, in another file); it is opened again when read."""
         inside = Path(dataset.file.filename)
-        return cls(path if inside.name == path.name else inside, dataset.name, tuple(dataset.shape), dataset.dtype)
+        return cls(path if inside.resolve() == path.resolve() else inside, dataset.name, tuple(dataset.shape), dataset.dtype)
 
     @property
     def shape(self) -> tuple[int, int, int]:

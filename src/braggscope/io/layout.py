@@ -8,8 +8,9 @@
     entry/instrument/braggscope     modality (attribute) and geometry fields, in files written here; `recorded` marks the
                                     positions that have a frame
 
-The image stack is, in this order: the one that is asked for, entry/data/data, the signal of an NXdata group, the only numeric
-array of three or more dimensions. A plain stack (n, rows, columns) is a line, or fills the grid that is asked for.
+The image stack is, in this order: the one that is asked for, entry/data/data, that of the default NXdata group, the only
+signal of an NXdata group, the only numeric array of three or more dimensions. A plain stack (n, rows, columns) is a line, or
+fills the grid that is asked for.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def find_scans(
     scans = []
     for name, stacks in found.items():
         if stacks:
-            chosen = _choose(stacks, detector)
+            chosen = _choose(entries[name], stacks, detector)
             scans.append(_scan(path, name, entries[name], chosen, stacks, frames_of, grid))
     return scans
 
@@ -122,28 +123,42 @@ def _scan(
 
 
 def _stacks(entry: Any, identity: Callable[[Any], Any]) -> list[Stack]:
-    """The image stacks of an entry, the most likely ones only, each once."""
-    preferred = _member(entry, "data/data")
-    first = [Stack("data/data", preferred, entry["data"])] if _is_stack(preferred) else []
+    """The image stacks of an entry, each under one name; the one that stands out first."""
     every = [Stack(where, array, group) for where, array, group in _arrays(entry, "", _DEPTH) if _is_stack(array)]
     every = [s for s in every if not s.where.startswith(("truth/", f"{OWN}/")) and MEASURED not in s.where]
-    signals = [s for s in every if text(s.group.attrs.get("signal")) == s.where.rsplit("/", 1)[-1]]
+    every.sort(key=lambda s: (s.where != _default(entry), not _is_signal(s)))
     unique: dict[Any, Stack] = {}
-    for stack in first + signals + every:
+    for stack in every:
         unique.setdefault(identity(stack.array), stack)
     return list(unique.values())
 
 
-def _choose(stacks: list[Stack], detector: str | None) -> Stack | None:
+def _default(entry: Any) -> str:
+    """The stack in the group `data` of an entry, or in the group that it says is to be shown."""
+    for name in ("data", text(entry.attrs.get("default"))):
+        group = _member(entry, name) if name else None
+        if group is not None and not _is_array(group):
+            signal = text(group.attrs.get("signal")) or "data"
+            if _is_stack(_member(group, signal)):
+                return f"{name}/{signal}"
+    return ""
+
+
+def _is_signal(stack: Stack) -> bool:
+    """Whether the group of a stack says that it is what the group is about."""
+    return text(stack.group.attrs.get("signal")) == stack.where.rsplit("/", 1)[-1]
+
+
+def _choose(entry: Any, stacks: list[Stack], detector: str | None) -> Stack | None:
     """The stack that is asked for or that stands out; None where several might be meant."""
     if detector is not None:
         named = [s for s in stacks if detector in (s.where, *s.where.split("/"))]
         if not named:
             raise InputError(f"there is no detector '{detector}'; there are: {', '.join(s.where for s in stacks)}")
         return named[0] if len(named) == 1 or named[0].where == detector else None
-    if len(stacks) == 1 or stacks[0].where == "data/data":
+    if len(stacks) == 1 or stacks[0].where == _default(entry):
         return stacks[0]
-    signals = [s for s in stacks if text(s.group.attrs.get("signal")) == s.where.rsplit("/", 1)[-1]]
+    signals = [s for s in stacks if _is_signal(s)]
     return signals[0] if len(signals) == 1 else None
 
 
