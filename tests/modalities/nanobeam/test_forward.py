@@ -146,3 +146,12 @@ def test_a_ring_far_off_the_frame_leaves_the_background():
 def test_the_sum_over_the_pupil_needs_the_ideal_pupil():
     with pytest.raises(ValueError, match="pupil_file"):
         full_pupil_sum(GOOD.replace(pupil_file="x.npz"), SHAPE, {"strain": 0.0, "omega": 0.0, "chi": 0.0, "scale": 1.0})
+
+
+@pytest.mark.parametrize(("name", "value", "axis"), [("chi", 0.03, 0), ("omega", 0.01, 1), ("strain", 1e-3, 1)])
+def test_positive_values_move_the_light_to_smaller_rows_or_columns(name, value, axis):
+    """The signs of README.md; the other axis does not feel it."""
+    still = frame(strain=0.0, omega=0.0, chi=0.0)
+    moved = frame(**{"strain": 0.0, "omega": 0.0, "chi": 0.0, name: value})
+    assert centre(moved)[axis] < centre(still)[axis] - 1
+    assert centre(moved)[1 - axis] == pytest.approx(centre(still)[1 - axis], abs=1e-6)
