@@ -37,7 +37,9 @@ from .optics_fit import FrameModel, JointFit, Optics, PupilModel, fit_frames, fi
 MOST_FRAMES = 600  # evenly over the scan: enough for uncertainties far below the error of one frame
 FEW_FRAMES = 10  # below, crystal width and thickness cannot be told from the rest
 FEWEST_COUNTS = 300  # of a frame that takes part
-ILLUMINATION_SPREAD = 0.2  # prior standard deviation of each polynomial of the illumination
+ILLUMINATION_SPREAD = 0.2  # prior standard deviation of each polynomial of the illumination, before the frames say more
+LEAST_SPREAD, MOST_SPREAD = 0.002, 0.3
+ROUNDS = 5  # of choosing the centre and the prior and fitting again
 GROUPS = ("ring", "blur", "crystal", "illumination", "thickness", "centre", "background", "counts")
 
 
@@ -114,20 +116,21 @@ def calibrate(
     job.left_out = dark
     with single_threaded_torch():
         fit = job.run()
-        for _ in range(3 if "centre" in wanted else 0):
-            moved = _recentred(job, fit, target)
+        for _ in range(ROUNDS):
+            moved = _recentred(job, fit, target) if "centre" in wanted else 0.0
+            changed = job.learn_spread(fit)
             fit = job.joint(fit)
-            if moved < 2e-3:
+            if moved < 2e-3 and changed < 1.2:
                 break
         tell.end()
         return _calibration(job, fit, target)
 
 
 class _Progress:
-    """Steps done of about forty."""
+    """Steps done of about as many as it takes."""
 
     def __init__(self, call: Callable[[int, int], None] | None):
-        self.call, self.done, self.total = call, 0, 40
+        self.call, self.done, self.total = call, 0, 45
 
     def step(self) -> None:
         self.done = min(self.done + 1, self.total - 1)
@@ -159,6 +162,7 @@ class _Job:
         terms = (self.degree + 1) * (self.degree + 2) // 2 - 1
         inner, outer = self.geometry.ring_radii_px
         variances = self.geometry.crystal_width_tau**2, self.geometry.source_px**2
+        self.spread = np.full(terms, ILLUMINATION_SPREAD)
         self.nominal = Optics(outer, inner, *variances, self.geometry.thickness_a, (0.0,) * terms)
         first = Optics(outer, inner, variances[0], max(variances[1], 0.25 * ("blur" in self.wanted)), *self._film(terms))
         self.pupil = PupilModel(self.geometry, terms)
@@ -179,14 +183,31 @@ class _Job:
 
     def joint(self, start: JointFit) -> JointFit:
         """The joint fit from a start."""
-        inverse = np.array([1e-3, 1e-3, 0.0, 0.0, 1e-3] + [ILLUMINATION_SPREAD**-2] * len(start.optics.illumination))
-        prior = self.nominal.vector(), inverse
+        prior = self.nominal.vector(), np.concatenate([[1e-3, 1e-3, 0.0, 0.0, 1e-3], self.spread**-2.0])
         last = start
         damping = 1e-2 if start.covariance is None else 1e-4
         for state in fit_jointly(self.counts, self.model, self.pupil, start, self._free(), prior, damping=damping):
             self.tell.step()
             last = state
         return last
+
+    def learn_spread(self, fit: JointFit) -> float:
+        """Prior of the illumination from the frames themselves; returns the largest factor by which it changed.
+
+        The terms of one degree share one variance, set by the evidence (MacKay 1992, Neural Comput. 4, 415: the sum of squares
+        over the number of well-determined terms). Without it a curvature along x, which hardly differs from another thickness,
+        would scale all strains; terms across x say how large such terms are.
+        """
+        assert fit.covariance is not None
+        term, variance = np.array(fit.optics.illumination), np.diag(fit.covariance)[5:]
+        degree = np.array([d for d in range(1, self.degree + 1) for _ in range(d + 1)])
+        before = self.spread.copy()
+        for d in range(1, self.degree + 1):
+            own = degree == d
+            determined = np.clip(1 - variance[own] / before[own] ** 2, 0.02, 1).sum()
+            spread = math.sqrt(float((term[own] ** 2).sum()) / determined)
+            self.spread[own] = np.clip(np.clip(spread, 0.2 * before[own], 5 * before[own]), LEAST_SPREAD, MOST_SPREAD)
+        return float(np.exp(np.abs(np.log(self.spread / before)).max()))
 
     def explained(self, fit: JointFit) -> np.ndarray:
         """Share of each frame's variance beyond counting noise that the model explains, shape (frame,)."""
