@@ -87,6 +87,11 @@ def test_axes_without_attributes_are_those_of_fitting_length(nexus, stack):
     assert [a.name for a in open_scan(path).axes] == ["slow", "fast"]
 
 
+def test_a_square_raster_without_attributes_has_y_slow_and_x_fast(nexus, stack):
+    path = nexus({"entry/data/data": stack(4).reshape(2, 2, 5, 7), "entry/data/x": [1.0, 2], "entry/data/y": [5.0, 6]})
+    assert [(a.name, a.values.tolist()) for a in open_scan(path).axes] == [("y", [5, 6]), ("x", [1, 2])]
+
+
 def test_netcdf_dimension_scales_name_the_axes(tmp_path, stack):
     with h5py.File(tmp_path / "film.h5", "w") as file:
         data = file.create_dataset("entry/data/data", data=stack(4).reshape(2, 2, 5, 7))

@@ -180,15 +180,12 @@ def _placed(entry: Any, stack: Stack, grid: Sequence[int] | None) -> Placed:
     if len(lead) == 1 and names[0] is None and along:
         return from_measured(along, unit, count=count)
     axes, missing = [], []
-    for number, (name, length) in enumerate(zip(names, lead, strict=True)):
-        if name is None or name not in vectors:
-            label = name or (
-                "point" if len(lead) == 1 else ("z", "y", "x")[-len(lead) :][number] if len(lead) <= 3 else f"axis{number}"
-            )
-            axes.append(Axis(label, np.arange(float(length))))
-            missing += [f"coordinates of axis {label} (counted from 0)"]
-        else:
+    for number, (name, length, usual) in enumerate(zip(names, lead, _usual_names(len(lead)), strict=True)):
+        if name is not None and name in vectors:
             axes.append(Axis(name, _checked(name, vectors[name][()], length, aborted=number == 0), unit[name]))
+        else:
+            axes.append(Axis(name or usual, np.arange(float(length))))
+            missing += [f"coordinates of axis {name or usual} (counted from 0)"]
     planned = math.prod(len(axis) for axis in axes)
     if planned > count:
         missing.append(f"{planned - count} of {planned} frames (the scan ended after {count})")
@@ -215,16 +212,22 @@ def _is_position(name: str) -> bool:
 
 
 def _axis_names(stack: Stack, vectors: dict[str, Any], lead: tuple[int, ...]) -> list[str | None]:
-    """Name of each scan axis, as the attributes say, else the one coordinate of fitting length; None where unknown."""
-    stated = _stated_names(stack)
-    names: list[str | None] = [None] * len(lead)
-    for number, name in enumerate(stated[: len(lead)]):
-        names[number] = name if name not in ("", ".") else None
+    """Name of each scan axis: as the attributes say, else z, y, x, else the one coordinate of its length; None where unknown."""
+    names = [name if name not in ("", ".") else None for name in _stated_names(stack)[: len(lead)]]
+    names += [None] * (len(lead) - len(names))
+    usual = _usual_names(len(lead))
+    if not any(names) and all(n in vectors and vectors[n].shape[0] == length for n, length in zip(usual, lead, strict=True)):
+        return list(usual)
     for number, length in enumerate(lead):
         fitting = [n for n, v in vectors.items() if v.shape[0] == length and n not in names and _is_position(n)]
         if names[number] is None and len(fitting) == 1 and lead.count(length) == 1 and not fitting[0].startswith(MEASURED):
             names[number] = fitting[0]
     return names
+
+
+def _usual_names(count: int) -> tuple[str, ...]:
+    """Names of axes that nobody named: a line is points, a raster has y and x."""
+    return ("point",) if count == 1 else ("z", "y", "x")[-count:] if count <= 3 else tuple(f"axis{i}" for i in range(count))
 
 
 def _stated_names(stack: Stack) -> list[str]:
