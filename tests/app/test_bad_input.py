@@ -110,7 +110,7 @@ def test_modality_or_geometry_that_nobody_says(refused, scan_file, tmp_path):
     [
         ("[tiny]\ngain = -1", "gain must be between 0.1 and 10 count, got -1"),
         ("[tiny]\ngain = 'big'", "gain must be a number"),
-        ("[tiny]\ngian = 1", "unknown key 'gian' in [tiny]; known are: gain"),
+        ("[tiny]\ngian = 1", "unknown key 'gian' in [tiny]; known are: gain, image_file"),
         ("[other]\ngain = 1", "has no table [tiny]; it has: other"),
         ("gain 1", "is not TOML"),
     ],

@@ -14,6 +14,8 @@ import braggscope
 from braggscope.app.cli.shared import Numbers, region, shape_of
 from braggscope.app.provenance import file_hash
 from braggscope.app.reopening import reopen
+from braggscope.app.summary import remarks, summarise
+from braggscope.core import maps
 from braggscope.core.errors import InputError
 
 
@@ -168,3 +170,24 @@ def test_folders_are_hashed_with_their_names(tmp_path):
     first = file_hash(tmp_path / "frames")
     (tmp_path / "frames" / "b.edf").rename(tmp_path / "frames" / "c.edf")
     assert file_hash(tmp_path / "frames") != first
+
+
+def test_the_summary_is_of_the_good_points_unless_most_are_flagged():
+    dataset = maps.empty_map([maps.Quantity("level", "count", "level")], ("x",), (5,), {}, {1: "no_frame", 2: "dark"})
+    dataset["level"].values[...] = [1, 2, 3, 100, np.nan]
+    dataset["flag"].values[...] = [0, 0, 0, 2, 1]
+    numbers = summarise(dataset)
+    assert (numbers["over"], numbers["quantities"]["level"]["median"]) == ("good points", 2)
+    assert numbers["flags"] == {"no_frame": 1, "dark": 1}
+    dataset["flag"].values[...] = [0, 2, 2, 2, 1]
+    numbers = summarise(dataset)
+    assert numbers["over"].startswith("all points with a value")
+    assert numbers["quantities"]["level"]["median"] == 2.5
+
+
+def test_a_misfit_of_the_whole_scan_is_said():
+    dataset = maps.empty_map([maps.Quantity("level", "count", "level")], ("x",), (5,), {}, {1: "no_frame"})
+    dataset.attrs = {"reduced_deviance": 1.02, "reduced_deviance_std": 0.001}
+    assert any("20 standard deviations above 1" in remark for remark in remarks(summarise(dataset)))
+    dataset.attrs["reduced_deviance"] = 1.003
+    assert remarks(summarise(dataset)) == []

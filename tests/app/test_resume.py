@@ -132,6 +132,17 @@ def test_another_input_is_not_resumed(cli, scan_file, tmp_path, broken_reading):
     assert "input_hash was" in wrong
 
 
+def test_a_changed_file_of_the_geometry_is_noticed(cli, scan_file, tmp_path, broken_reading):
+    scan, out, toml = scan_file(shape=SHAPE), tmp_path / "m.h5", tmp_path / "g.toml"
+    toml.write_text("[tiny]\nimage_file = 'pupil.npz'\n")
+    (tmp_path / "pupil.npz").write_text("round")
+    cli("map", scan, "-o", out, "--geometry", toml)
+    (tmp_path / "pupil.npz").write_text("square")
+    code, _, wrong = cli("map", scan, "-o", out, "--geometry", toml, "--resume")
+    assert code == 2
+    assert "geometry_files was" in wrong
+
+
 def test_resume_of_a_finished_map_does_nothing_and_of_no_map_begins(cli, scan_file, tmp_path):
     scan, out = scan_file(), tmp_path / "m.h5"
     assert cli("map", scan, "-o", out, "--resume")[0] == 0

@@ -22,7 +22,7 @@ WHOLE_BYTES = 256 * 2**20  # files up to this size are hashed whole: under half 
 BLOCKS, BLOCK_BYTES = 64, 2**20
 
 SAME = (
-    "version", "modality", "method", "options", "geometry", "input_file", "input_hash", "input_scan", "input_detector", "roi",
+    "version", "modality", "method", "options", "geometry", "geometry_files", "input_file", "input_hash", "input_scan", "input_detector", "roi",
     "binning", "saturation",
 )  # fmt: skip
 """What an interrupted run and the one that finishes it must agree in."""
@@ -44,6 +44,7 @@ def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str
         "method": estimator.name,
         "options": estimator.options(),
         "geometry": geometry,
+        "geometry_files": {k: _hash_of(v) for k, v in geometry.items() if k.endswith("_file")} or None,
         "seed": seed,
         **source.provenance,
         **(file_hash(path) if path is not None else {}),
@@ -66,7 +67,7 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         a, b = earlier.get(name, "none"), now.get(name, "none")
         if str(a) == str(b):
             continue
-        if name in ("options", "geometry"):
+        if name in ("options", "geometry") and "none" not in (a, b):
             old, new = json.loads(str(a)), json.loads(str(b))
             keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
             found += [f"{name.removesuffix('s')} {key} was {old.get(key)} and is {new.get(key)}" for key in keys]
@@ -96,6 +97,12 @@ def file_hash(path: Path) -> dict[str, str]:
             digest.update(block)
     method = "sha256" if whole else f"sha256 of names, sizes and {BLOCKS} blocks of 1 MiB"
     return {"input_hash": digest.hexdigest(), "input_hash_method": method}
+
+
+def _hash_of(name: str) -> str | None:
+    """The hash of a file that the geometry names; None where it is not there (whoever reads it says so)."""
+    path = Path(name)
+    return file_hash(path)["input_hash"] if path.is_file() else None
 
 
 def plain(value: Any) -> str | int | float:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from braggscope.core.maps import flag_counts, quantity_names
 
-from .texts import shape_text
+from .texts import row, shape_text
 
 MISFIT = 5.0  # standard deviations above 1 at which the reduced deviance of a scan cannot be chance
 
@@ -19,10 +19,11 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     """The numbers of a map.
 
     The median and the spread (half the distance of the 16th and the 84th percentile: for a normal distribution its standard
-    deviation) are of the points that have a value, unflagged ones where there are any.
+    deviation) are of the good points, or of all that have a value where most of those are flagged.
     """
     attrs = dataset.attrs
     flags = flag_counts(dataset)
+    points, over = _counted(dataset)
     counted = ("planned", "used", "lost")
     numbers = {f"{u}_{c}": int(attrs[f"{u}_{c}"]) for u in ("frames", "pixels") for c in counted if f"{u}_{c}" in attrs}
     return {
@@ -36,7 +37,8 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         **numbers,
         "masked_counts": int(attrs.get("masked_counts", 0)),
         "masked_frames": int(attrs.get("masked_frames", 0)),
-        "quantities": {name: _quantity(dataset, name) for name in quantity_names(dataset)},
+        "over": over,
+        "quantities": {name: _quantity(dataset, name, points) for name in quantity_names(dataset)},
         "reduced_deviance": _number(attrs.get("reduced_deviance")),
         "reduced_deviance_std": _number(attrs.get("reduced_deviance_std")),
         "uncalibrated_because": attrs.get("uncalibrated_because"),
@@ -50,13 +52,13 @@ def table(summary: dict[str, Any]) -> str:
     lines = [
         f"{summary['modality']} map by {summary['method']}, {shape_text(summary['shape'])}"
         + ("" if summary["complete"] else " (NOT FINISHED)"),
-        f"  points    {summary['points']}, good {summary['good']}; flags: {flagged}",
+        row("points", f"{summary['points']}, good {summary['good']}; flags: {flagged}"),
     ]
     lines += [f"  {line}" for line in remarks(summary)]
     if summary["reduced_deviance"] is not None:
         std = f" +- {summary['reduced_deviance_std']:.2g}" if summary["reduced_deviance_std"] is not None else ""
         lines.append(f"  reduced deviance of the whole scan {summary['reduced_deviance']:.4f}{std} (1: as expected)")
-    lines += ["", f"  {'quantity':24}{'unit':>10}{'median':>13}{'spread':>13}{'typical std':>13}"]
+    lines += ["", f"  over {summary['over']}:", f"  {'quantity':24}{'unit':>10}{'median':>13}{'spread':>13}{'typical std':>13}"]
     for name, q in summary["quantities"].items():
         numbers = "".join(f"{_text(q[key]):>13}" for key in ("median", "spread", "median_std"))
         lines.append(f"  {name:24}{q['unit']:>10}{numbers}")
@@ -89,25 +91,33 @@ def misfit(summary: dict[str, Any]) -> float:
     return (deviance - 1) / std if deviance is not None and std else 0.0
 
 
-def _quantity(dataset: xr.Dataset, name: str) -> dict[str, Any]:
+def _counted(dataset: xr.Dataset) -> tuple[np.ndarray, str]:
+    """The points whose values are summarised, and what they are: the good ones, unless those are the exception."""
     good = dataset["flag"].values == 0
+    valued = np.isfinite(dataset[quantity_names(dataset)[0]].values)
+    if valued.shape == good.shape and 2 * np.count_nonzero(good & valued) < np.count_nonzero(valued):
+        return valued, "all points with a value, most of which are flagged"
+    return good, "good points"
+
+
+def _quantity(dataset: xr.Dataset, name: str, points: np.ndarray) -> dict[str, Any]:
     variable = dataset[name]
     std = dataset.get(f"{name}_std")
-    low, middle, high = _percentiles(variable.values, good)
+    low, middle, high = _percentiles(variable.values, points)
     return {
         "unit": str(variable.attrs["units"]),
         "long_name": str(variable.attrs["long_name"]),
         "median": _number(middle),
         "spread": _number((high - low) / 2),
-        "median_std": None if std is None else _number(_percentiles(std.values, good)[1]),
+        "median_std": None if std is None else _number(_percentiles(std.values, points)[1]),
     }
 
 
-def _percentiles(values: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """16th, 50th and 84th percentile of the finite values, of the good points where any of them is finite; NaN without."""
+def _percentiles(values: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """16th, 50th and 84th percentile of the finite values at these points (of all, for another shape); NaN without any."""
     finite = np.isfinite(values)
-    if values.shape == good.shape and (finite & good).any():
-        finite &= good
+    if values.shape == points.shape:
+        finite &= points
     return np.percentile(values[finite], [16, 50, 84]) if finite.any() else np.full(3, np.nan)
 
 

@@ -28,17 +28,24 @@ def _scans(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['file']}: {len(scans)} scan{'s' if len(scans) != 1 else ''}"]
     for scan in scans:
         lines += ["", f"{scan['name']}  {scan['title']}".rstrip()]
-        lines += [_row("motor", _axis(axis)) for axis in scan["axes"]]
-        lines.append(_row("frames", _frames(scan)))
-        lines.append(_row("detector", scan["detector"] or "not named"))
+        lines += [row("motor", _axis(axis)) for axis in scan["axes"]]
+        lines.append(row("frames", _frames(scan)))
+        lines.append(row("detector", scan["detector"] or "not named"))
         if scan["saturation"] is not None:
-            lines.append(_row("saturation", f"{scan['saturation']:g} counts"))
-        lines.append(_row("modality", scan["modality"] or "not stated; give --modality to map it"))
-        lines.append(_row("geometry", _pairs(scan["geometry"]) or "not stated; give --geometry where the modality needs one"))
-        if scan["metadata"]:
-            lines.append(_row("at rest", _pairs(scan["metadata"])))
-        lines.append(_row("missing", "; ".join(scan["missing"]) or "nothing"))
+            lines.append(row("saturation", f"{scan['saturation']:g} counts"))
+        lines.append(row("modality", scan["modality"] or "not stated; give --modality to map it"))
+        lines.append(row("geometry", _pairs(scan["geometry"]) or "not stated; give --geometry where the modality needs one"))
+        lines += _metadata(scan["metadata"])
+        lines.append(row("missing", "; ".join(scan["missing"]) or "nothing"))
     return lines
+
+
+def _metadata(values: dict[str, Any]) -> list[str]:
+    """Single values together, then each table in it (motors at rest, for example) by its name."""
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    single = {name: value for name, value in values.items() if name not in tables}
+    lines = [row("also", _pairs(single))] if single else []
+    return lines + [row(name, _pairs(table)) for name, table in tables.items()]
 
 
 def _axis(axis: dict[str, Any]) -> str:
@@ -64,14 +71,14 @@ def _map(found: dict[str, Any]) -> list[str]:
     flagged = ", ".join(f"{word} {count}" for word, count in found["flags"].items()) or "none"
     lines = [
         f"{found['file']}: {attrs.get('modality', '?')} map by {attrs.get('method', '?')}, {shape}{finished}",
-        _row("points", f"{found['points']}, good {found['good']}; flags: {flagged}"),
+        row("points", f"{found['points']}, good {found['good']}; flags: {flagged}"),
         "",
     ]
     for name, q in found["quantities"].items():
         std = " +- std" if q["has_std"] else ""
-        lines.append(_row(name, f"{q['long_name']}, {q['unit'] or '1'}{std}", 24))
+        lines.append(row(name, f"{q['long_name']}, {q['unit'] or '1'}{std}", 24))
     lines += ["", "provenance"]
-    lines += [_row(name, _pairs(value) if isinstance(value, dict) else str(value), 24) for name, value in attrs.items()]
+    lines += [row(name, _pairs(value) if isinstance(value, dict) else str(value), 24) for name, value in attrs.items()]
     return lines
 
 
@@ -80,14 +87,14 @@ def _method(found: dict[str, Any]) -> list[str]:
     for name, one in found["modalities"].items():
         lines += [f"{found['method']} ({name}): {one['summary']}"]
         why = f"no: {one['uncalibrated_because']}"
-        lines.append(_row("error bars", "calibrated standard deviations" if one["calibrated"] else why))
-        lines.append(_row("map point", "one frame" if one["per_frame"] else "all frames together"))
-        lines.append(_row("runs on", ", ".join(one["devices"])))
+        lines.append(row("error bars", "calibrated standard deviations" if one["calibrated"] else why))
+        lines.append(row("map point", "one frame" if one["per_frame"] else "all frames together"))
+        lines.append(row("runs on", ", ".join(one["devices"])))
         lines.append("  options (--option NAME=VALUE)" if one["options"] else "  it has no options")
         for option in one["options"]:
             unit = f" {option['unit']}" if option["unit"] else ""
             choices = f"; one of {', '.join(option['choices'])}" if option["choices"] else ""
-            lines.append(_row(f"  {option['name']}={option['default']}{unit}", f"{option['doc']}{choices}", 30))
+            lines.append(row(f"  {option['name']}={option['default']}{unit}", f"{option['doc']}{choices}", 30))
         lines.append("")
     return lines[:-1]
 
@@ -98,7 +105,7 @@ def _modality(found: dict[str, Any]) -> list[str]:
     for field in found["geometry"]:
         unit = f" ({field['unit']})" if field["unit"] not in ("", "1") else ""
         default = "required" if field["required"] else f"default {field['default']}"
-        lines.append(_row(f"  {field['field']}{unit}", f"{field['doc'] or 'a file name'}; {default}", 34))
+        lines.append(row(f"  {field['field']}{unit}", f"{field['doc'] or 'a file name'}; {default}", 34))
     return lines
 
 
@@ -106,7 +113,7 @@ def _program(found: dict[str, Any]) -> list[str]:
     lines = ["modalities"]
     for one in found["modalities"].values():
         lines += _summary(one)
-    lines += ["", _row("formats", ", ".join(found["formats"]))]
+    lines += ["", row("formats", ", ".join(found["formats"]))]
     lines += ["", "braggscope info FILE, info --method NAME and info --modality NAME say more."]
     return lines
 
@@ -115,9 +122,9 @@ def _summary(one: dict[str, Any]) -> list[str]:
     methods = [f"{name} (default)" if name == one["default_method"] else name for name in one["methods"]]
     return [
         f"{one['modality']}: {one['summary']}",
-        _row("methods", ", ".join(methods)),
-        _row("phantoms", ", ".join(one["phantoms"]) or "none"),
-        _row("views", ", ".join(one["views"])),
+        row("methods", ", ".join(methods)),
+        row("phantoms", ", ".join(one["phantoms"]) or "none"),
+        row("views", ", ".join(one["views"])),
     ]
 
 
@@ -125,7 +132,7 @@ def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
 
 
-def _row(label: str, content: str, width: int = 12) -> str:
+def row(label: str, content: str, width: int = 12) -> str:
     """A label and its content, wrapped under itself."""
     head = f"  {label:<{width}}" if len(label) < width else f"  {label}  "
     lines = textwrap.wrap(content, WIDTH - width - 2, break_long_words=False, break_on_hyphens=False) or [""]

@@ -76,7 +76,9 @@ def calibrate(
     rows = calibration_rows(found)
     lines = [f"  {'field':22}{'value':>12}{'std':>12}  {'unit':9}meaning"]
     lines += [f"  {r['field']:22}{r['value']:>12.6g}{r['std']:>12.2g}  {r['unit']:9}{r['doc']}" for r in rows]
-    text = "\n".join([*lines, "", *(f"  {line}" for line in found.summary), "", f"written to {output}"])
+    fields = {r["field"] for r in rows}
+    notes = [f"  {line}" for line in found.summary if line.split(" = ")[0] not in fields]
+    text = "\n".join([*lines, "", *notes, "", f"written to {output}"])
     tell(text, {"output": str(output), "fields": rows, "summary": list(found.summary)}, as_json=as_json, quiet=quiet)
 
 

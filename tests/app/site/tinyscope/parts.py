@@ -23,6 +23,7 @@ class TinyGeometry(Geometry):
 
     modality: ClassVar[str] = "tiny"
     gain: float = quantity("count", low=0.1, high=10, default=1.0, doc="counts per photon")
+    image_file: str | None = None
 
 
 def ramp(geometry, *, shape, frame_shape=(5, 4), seed=0, peak=9.0, noise=POISSON, flat=0.0):
