@@ -22,8 +22,8 @@ WHOLE_BYTES = 256 * 2**20  # files up to this size are hashed whole: under half 
 BLOCKS, BLOCK_BYTES = 64, 2**20
 
 SAME = (
-    "version", "modality", "method", "options", "geometry", "geometry_files", "input_file", "input_hash", "input_scan", "input_detector", "roi",
-    "binning", "saturation",
+    "version", "modality", "method", "options", "geometry", "geometry_files", "input_file", "input_hash", "input_scan",
+    "input_detector", "roi", "binning", "saturation",
 )  # fmt: skip
 """What an interrupted run and the one that finishes it must agree in."""
 
