@@ -139,11 +139,15 @@ def load(path: str | Path) -> xr.Dataset:
 
 
 def report(
-    maps: str | Path | list[str | Path], output: str | Path, *, scan: str | Path | None = None, overwrite: bool = False
+    maps: str | Path | list[str | Path],
+    output: str | Path,
+    *,
+    scan: str | Path | list[str | Path] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML page about one or several map files: pictures, numbers, flags and provenance.
 
-    scan: The scan file that the maps were made from, for pictures that need frames.
+    scan: The scan files that the maps were made from, for pictures that need frames.
     """
     from .app.report import write_report
 

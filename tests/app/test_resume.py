@@ -62,7 +62,7 @@ def test_a_reading_error_keeps_the_map_so_far_and_resume_finishes_it(cli, scan_f
     assert (code, said) == (1, "")
     assert wrong == (
         "error: reading failed: read error on the detector's disk; "
-        f"{out} holds 2048 of 4200, repeat the command with --resume to finish it\n"
+        f"{out} holds 2048 of 4200 frames; repeat the command with --resume to finish it\n"
     )
     partial = braggscope.load(out)
     assert partial.attrs["complete"] == 0
@@ -162,7 +162,7 @@ def test_an_interrupted_map_is_readable_and_resumes(cli, program, scan_file, tmp
     assert (running.returncode, said) == (1, "")
     done = frames_in(out)
     assert 0 < done < 4200
-    assert wrong == f"error: interrupted; {out} holds {done} of 4200, repeat the command with --resume to finish it\n"
+    assert wrong == f"error: interrupted; {out} holds {done} of 4200 frames; repeat the command with --resume to finish it\n"
     assert cli(*words, "--resume", "--quiet") == (0, "", "")
     assert cli(*words[:3], tmp_path / "whole.h5", *words[4:], "--quiet")[0] == 0
     same_map(out, tmp_path / "whole.h5")
@@ -179,7 +179,7 @@ def test_a_disk_that_fills_half_way_leaves_the_last_checkpoint(cli, program, sca
     done = frames_in(out)
     assert 0 < done < 4200
     assert wrong.startswith(f"error: {out} cannot be written (")
-    assert wrong.endswith(f"; {out} holds {done} of 4200, repeat the command with --resume to finish it\n")
+    assert wrong.endswith(f"; {out} holds {done} of 4200 frames; repeat the command with --resume to finish it\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.h5", "scan.h5"]
     assert cli(*words, "--resume", "--quiet")[0] == 0
     assert frames_in(out) == 4200

@@ -163,7 +163,9 @@ class Keeper:
         """What an interrupted run leaves, as the end of a sentence."""
         if self.saved is None:
             return "; nothing was written"
-        return f"; {self.path} holds {self.saved} of {total}, repeat the command with --resume to finish it"
+        return (
+            f"; {self.path} holds {self.saved} of {total} {self.estimator.reads}; repeat the command with --resume to finish it"
+        )
 
 
 def _run(source: Source, keeper: Keeper, interruption: Interruption, show: bool) -> Progress:
