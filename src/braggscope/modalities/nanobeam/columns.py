@@ -17,6 +17,8 @@ import math
 import numpy as np
 from numba import njit
 
+SAME = 1e-6  # difference of transmissions that is rounding (float32)
+LOGARITHMS = np.concatenate([[0.0], np.log(np.arange(1, 256))])
 CELLS_PER_ROOT = 100  # of the table of deviance moments, over the square root of the mean
 
 exact = njit(cache=True, nogil=True, error_model="numpy")
@@ -80,8 +82,11 @@ def transmission(table, weight_u, slope_u, u, weight_v, slope_v, phase, k, low, 
 
 
 @fast
-def sums(counts, amplitude, background, value, by_u, by_v, score, fisher):
-    """Sums over one column of score x (Pu, Pv, P, 1) and information x their products, for plain Poisson counts."""
+def sums(counts, amplitude, background, value, by_u, by_v):
+    """Sums over one column, for plain Poisson counts.
+
+    Of score x (Pu, Pv, P, 1), and of information x (Pu Pu, Pu Pv, Pu P, Pv Pv, Pv P, P P, Pu, Pv, P, 1).
+    """
     one, zero = np.float32(1), np.float32(0)
     amp, floor = np.float32(amplitude), np.float32(background)
     su = sv = sp = s1 = zero
@@ -107,11 +112,7 @@ def sums(counts, amplitude, background, value, by_u, by_v, score, fisher):
         v1 += wv
         p1 += wp
         w1 += w
-    score[0], score[1], score[2], score[3] = su, sv, sp, s1
-    fisher[0, 0], fisher[0, 1], fisher[0, 2], fisher[0, 3] = uu, uv, up, u1
-    fisher[1, 0], fisher[1, 1], fisher[1, 2], fisher[1, 3] = uv, vv, vp, v1
-    fisher[2, 0], fisher[2, 1], fisher[2, 2], fisher[2, 3] = up, vp, pp, p1
-    fisher[3, 0], fisher[3, 1], fisher[3, 2], fisher[3, 3] = u1, v1, p1, w1
+    return su, sv, sp, s1, uu, uv, up, vv, vp, pp, u1, v1, p1, w1
 
 
 @exact
@@ -127,11 +128,10 @@ def _below(mean, threshold):
 
 
 @exact
-def sums_censored(counts, amplitude, background, value, by_u, by_v, threshold, score, fisher):
+def sums_censored(counts, amplitude, background, value, by_u, by_v, threshold):
     """As `sums`, for counts that are reported as 0 below a threshold."""
-    score[:] = 0
-    fisher[:] = 0
-    x = np.empty(4)
+    su = sv = sp = s1 = 0.0
+    uu = uv = up = vv = vp = pp = u1 = v1 = p1 = w1 = 0.0
     for r in range(len(counts)):
         if counts[r] < 0:
             continue
@@ -139,11 +139,23 @@ def sums_censored(counts, amplitude, background, value, by_u, by_v, threshold, s
         total, edge, lost = _below(mean, threshold)
         s = -edge / total if counts[r] < threshold else counts[r] / mean - 1
         w = max(1 / mean - lost + edge * edge / total, 0.0)
-        x[0], x[1], x[2], x[3] = by_u[r], by_v[r], value[r], 1.0
-        for i in range(4):
-            score[i] += s * x[i]
-            for j in range(4):
-                fisher[i, j] += w * x[i] * x[j]
+        p, u, v = value[r], by_u[r], by_v[r]
+        wp, wu, wv = w * p, w * u, w * v
+        su += s * u
+        sv += s * v
+        sp += s * p
+        s1 += s
+        uu += wu * u
+        uv += wu * v
+        up += wu * p
+        vv += wv * v
+        vp += wv * p
+        pp += wp * p
+        u1 += wu
+        v1 += wv
+        p1 += wp
+        w1 += w
+    return su, sv, sp, s1, uu, uv, up, vv, vp, pp, u1, v1, p1, w1
 
 
 @exact
@@ -169,18 +181,21 @@ def deviance(counts, amplitude, background, value, by_u, by_v, threshold, moment
     """
     found = first = second = light = 0.0
     t0 = t1 = t2 = t3 = 0.0
-    dark = _expected_deviance(background, moments)
+    last, mean, log_mean, e, v, joint = -1.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for r in range(len(counts)):
         light += value[r]
         n = counts[r]
         if n < 0:
             continue
-        mean = amplitude * value[r] + background
+        if abs(value[r] - last) > SAME:  # dark or fully lit pixels follow one another
+            last = value[r]
+            mean = amplitude * last + background
+            log_mean = math.log(mean)
+            e, v, joint = _expected_deviance(mean, moments)
         if n < threshold:
             found -= 2 * math.log(_below(mean, threshold)[0])
         else:
-            found += 2 * (n * math.log(n / mean) - n + mean) if n > 0 else 2 * mean
-        e, v, joint = dark if value[r] == 0 else _expected_deviance(mean, moments)
+            found += 2 * (n * (_log(n) - log_mean) - n + mean) if n > 0 else 2 * mean
         first += e
         second += v
         t0 += joint * by_u[r]
@@ -192,3 +207,10 @@ def deviance(counts, amplitude, background, value, by_u, by_v, threshold, moment
     total[2] += second
     total[3] += light
     tied[0], tied[1], tied[2], tied[3] = t0, t1, t2, t3
+
+
+@exact
+def _log(count):
+    """Logarithm of a count above 0."""
+    whole = int(count)
+    return LOGARITHMS[whole] if whole < len(LOGARITHMS) and whole == count else math.log(count)

@@ -111,7 +111,7 @@ def expected_frames(parameters, optics, columns, spread, weights, table, grid, f
 
 @exact
 def _one_pass(
-    counts, p, free, optics, columns, spread, weights, table, grid, threshold, moments, gradient, matrix, total, shared
+    counts, p, optics, columns, spread, weights, table, grid, threshold, moments, gradient, matrix, total, shared
 ):  # fmt: skip
     """Gradient and Fisher matrix of one frame (column, row).
 
@@ -120,8 +120,7 @@ def _one_pass(
     """
     rows = counts.shape[1]
     places, weight_v, slope_v, weight_u, slope_u = np.empty(8), np.empty(4), np.empty(4), np.empty(4), np.empty(4)
-    score, fisher, tied = np.zeros(4), np.zeros((4, 4)), np.zeros(4)
-    factors, half = np.zeros((PARAMETERS, 4)), np.zeros((PARAMETERS, 4))
+    tied = np.zeros(4)
     value, by_u, by_v = np.zeros(rows, np.float32), np.zeros(rows, np.float32), np.zeros(rows, np.float32)
     gradient[:] = 0
     matrix[:] = 0
@@ -139,35 +138,61 @@ def _one_pass(
             by_v[:] = 0
         else:
             transmission(table, weight_u, slope_u, knot, weight_v, slope_v, phase, k, low, high, value, by_u, by_v)
-        amplitude = scale * shade
+        amplitude, steep = scale * shade, scale * by_q
         if threshold < 2:
-            sums(counts[c], amplitude, background, value, by_u, by_v, score, fisher)
+            su, sv, sp, s1, uu, uv, up, vv, vp, pp, u1, v1, p1, w1 = sums(counts[c], amplitude, background, value, by_u, by_v)
         else:
-            sums_censored(counts[c], amplitude, background, value, by_u, by_v, threshold, score, fisher)
-        steep = scale * by_q
-        factors[STRAIN, 0] = amplitude * places[3]
-        factors[STRAIN, 1] = amplitude * places[5]
-        factors[STRAIN, 2] = steep * (places[7] - places[3] * k_cos)
-        factors[OMEGA, 0], factors[OMEGA, 2] = amplitude * places[4], -steep * places[4] * k_cos
-        factors[CHI, 1] = amplitude * places[6]
-        factors[SCALE, 2] = amplitude
-        factors[BACKGROUND, 3] = background
-        factors[THICKNESS, 2] = scale * by_log
-        for i in range(free):
-            for a in range(4):
-                gradient[i] += factors[i, a] * score[a]
-                half[i, a] = 0
-                for b in range(4):
-                    half[i, a] += factors[i, b] * fisher[b, a]
-            for j in range(i + 1):
-                for a in range(4):
-                    matrix[i, j] += half[i, a] * factors[j, a]
+            su, sv, sp, s1, uu, uv, up, vv, vp, pp, u1, v1, p1, w1 = sums_censored(
+                counts[c], amplitude, background, value, by_u, by_v, threshold
+            )
+        # d mu / d parameter = (eu Pu + ev Pv + ep P) for strain, (ou Pu + op P) for omega, hv Pv for chi, amplitude P for log
+        # scale, background for log background and tp P for log thickness
+        eu, ev, ep = amplitude * places[3], amplitude * places[5], steep * (places[7] - places[3] * k_cos)
+        ou, op = amplitude * places[4], -steep * places[4] * k_cos
+        hv, tp = amplitude * places[6], scale * by_log
+        mu, mv, mp, m1 = (
+            uu * eu + uv * ev + up * ep,
+            uv * eu + vv * ev + vp * ep,
+            up * eu + vp * ev + pp * ep,
+            u1 * eu + v1 * ev + p1 * ep,
+        )
+        nu, nv, nq, n1 = uu * ou + up * op, uv * ou + vp * op, up * ou + pp * op, u1 * ou + p1 * op
+        gradient[STRAIN] += eu * su + ev * sv + ep * sp
+        gradient[OMEGA] += ou * su + op * sp
+        gradient[CHI] += hv * sv
+        gradient[SCALE] += amplitude * sp
+        gradient[BACKGROUND] += background * s1
+        gradient[THICKNESS] += tp * sp
+        matrix[STRAIN, STRAIN] += eu * mu + ev * mv + ep * mp
+        matrix[OMEGA, STRAIN] += ou * mu + op * mp
+        matrix[CHI, STRAIN] += hv * mv
+        matrix[SCALE, STRAIN] += amplitude * mp
+        matrix[BACKGROUND, STRAIN] += background * m1
+        matrix[THICKNESS, STRAIN] += tp * mp
+        matrix[OMEGA, OMEGA] += ou * nu + op * nq
+        matrix[CHI, OMEGA] += hv * nv
+        matrix[SCALE, OMEGA] += amplitude * nq
+        matrix[BACKGROUND, OMEGA] += background * n1
+        matrix[THICKNESS, OMEGA] += tp * nq
+        matrix[CHI, CHI] += hv * hv * vv
+        matrix[SCALE, CHI] += amplitude * hv * vp
+        matrix[BACKGROUND, CHI] += background * hv * v1
+        matrix[THICKNESS, CHI] += tp * hv * vp
+        matrix[SCALE, SCALE] += amplitude * amplitude * pp
+        matrix[BACKGROUND, SCALE] += background * amplitude * p1
+        matrix[THICKNESS, SCALE] += tp * amplitude * pp
+        matrix[BACKGROUND, BACKGROUND] += background * background * w1
+        matrix[THICKNESS, BACKGROUND] += tp * background * p1
+        matrix[THICKNESS, THICKNESS] += tp * tp * pp
         if len(moments):
             deviance(counts[c], amplitude, background, value, by_u, by_v, threshold, moments, total, tied)
-            for i in range(free):
-                for a in range(4):
-                    shared[i] += factors[i, a] * tied[a]
-    for i in range(free):
+            shared[STRAIN] += eu * tied[0] + ev * tied[1] + ep * tied[2]
+            shared[OMEGA] += ou * tied[0] + op * tied[2]
+            shared[CHI] += hv * tied[1]
+            shared[SCALE] += amplitude * tied[2]
+            shared[BACKGROUND] += background * tied[3]
+            shared[THICKNESS] += tp * tied[2]
+    for i in range(PARAMETERS):
         for j in range(i):
             matrix[j, i] = matrix[i, j]
 
@@ -205,9 +230,7 @@ def fit_frames(
         counted = frame.sum()
         for taken in range(MAX_STEPS):
             now = soft if taken < SOFT_STEPS else table
-            _one_pass(
-                frame, p, free, optics, columns, spread, weights, now, grid, threshold, none, gradient, matrix, total, shared
-            )
+            _one_pass(frame, p, optics, columns, spread, weights, now, grid, threshold, none, gradient, matrix, total, shared)
             damped[:] = matrix
             for j in range(free):
                 damped[j, j] *= 1 + DAMPING
@@ -226,9 +249,7 @@ def fit_frames(
             if small and taken >= SOFT_STEPS and not clamped:
                 state[i] |= CONVERGED
                 break
-        _one_pass(
-            frame, p, free, optics, columns, spread, weights, table, grid, threshold, moments, gradient, matrix, total, shared
-        )
+        _one_pass(frame, p, optics, columns, spread, weights, table, grid, threshold, moments, gradient, matrix, total, shared)
         if not _invert(matrix, free, covariance[i]):
             state[i] &= ~CONVERGED
         goodness[i] = total
