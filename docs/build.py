@@ -20,10 +20,11 @@ def main() -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     (work / "examples").symlink_to(ROOT / "examples")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    python = Path(sys.executable).absolute()
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     here = os.pathsep.join(filter(None, [str(ROOT / "docs"), os.environ.get("PYTHONPATH")]))
     quiet = {"PATH": path, "PYTHONPATH": here, "MPLBACKEND": "agg", "NO_MKDOCS_2_WARNING": "1", "COLUMNS": "110", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml")]
+    command = [str(python), "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml")]
     return subprocess.call(command, cwd=work, env={**os.environ, **quiet})
 
 

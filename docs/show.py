@@ -15,8 +15,8 @@ def draw(modality: str, view: str, dataset: Any, scan: Any = None) -> Any:
     return one.load(one.views[view])(dataset, scan)
 
 
-def show(figure: Any) -> None:
-    """Put a figure into the page."""
+def html(figure: Any) -> str:
+    """A figure as an element of the page."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=80)
-    print(f'<img alt="what the lines above draw" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">')
+    return f'<img alt="what the lines above draw" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
