@@ -14,11 +14,15 @@ Left out: an illumination with finer structure than the polynomial, frames that 
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
+import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +67,6 @@ class Calibration:
     illumination: np.ndarray
     frames: int
     summary: list[str]
-    folder: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
 
     def save(self, path: str | Path) -> list[Path]:
         """Write the geometry as TOML and the pupil beside it; returns both paths. Each is whole or not there."""
@@ -168,11 +171,10 @@ class _Job:
         self.pupil = PupilModel(self.geometry, terms)
         self.model = FrameModel(self.geometry, self.frame_shape, self.pupil.grid)
         start = JointFit(first, self._frames_alone(frames), np.zeros(len(frames)))
+        _check_ring(outer, self.explained(start), 0.2)
         fit = self.joint(start)
         explained = self.explained(fit)
-        middle = float(np.median(explained))
-        if not middle > 0.5:
-            raise InputError(_no_ring(outer, middle))
+        middle = _check_ring(outer, explained, 0.5)
         spread = 1.48 * float(np.median(np.abs(explained - middle)))
         good = explained >= min(0.5, middle - 6 * spread)
         if good.all():
@@ -188,6 +190,8 @@ class _Job:
         damping = 1e-2 if start.covariance is None else 1e-4
         for state in fit_jointly(self.counts, self.model, self.pupil, start, self._free(), prior, damping=damping):
             self.tell.step()
+            if not 0.8 < state.optics.outer / self.nominal.outer < 1.25:  # it has found something else
+                _check_ring(self.nominal.outer, np.zeros(1), 0.5)
             last = state
         return last
 
@@ -327,11 +331,15 @@ def _groups(free: Collection[str] | None, frames: int) -> tuple[str, ...]:
     return tuple(free)
 
 
-def _no_ring(outer: float, explained: float) -> str:
-    return (
-        f"no ring of light like that of the geometry (outer radius {outer:.1f} px) was found in the frames: it explains "
-        f"{100 * max(explained, 0):.0f} % of their contrast; check pixel_um, distance_m, zone_plate_um and the region of interest"
-    )
+def _check_ring(outer: float, explained: np.ndarray, least: float) -> float:
+    """The median share of contrast that is explained. Raises InputError where it is not even the least."""
+    middle = float(np.median(explained))
+    if not middle > least:
+        raise InputError(
+            f"no ring of light like that of the geometry (outer radius {outer:.1f} px) was found in the frames: it explains "
+            f"{100 * max(middle, 0):.0f} % of their contrast; check pixel_um, distance_m, zone_plate_um and the roi"
+        )
+    return middle
 
 
 def _calibration(job: _Job, fit: JointFit, target: Mapping[str, float]) -> Calibration:
@@ -356,12 +364,19 @@ def _calibration(job: _Job, fit: JointFit, target: Mapping[str, float]) -> Calib
         limits["saturation"] = counts.saturation if math.isfinite(counts.saturation) else 0.0
     uncertainty = _uncertainty(job, fit, values)
     image, light, step = _pupil_image(job.pupil, optics)
-    folder = tempfile.TemporaryDirectory(prefix="braggscope-")
-    path = Path(folder.name) / "calibrated.pupil.npz"
+    path = _temporary_folder() / f"{uuid.uuid4().hex}.pupil.npz"
     pupil_files.save_pupil(path, image, step)
     geometry = nominal.replace(**values, **limits, pupil_file=str(path))
     summary = _summary(job, fit, geometry, uncertainty, target)
-    return Calibration(geometry, uncertainty, image, step, light, len(fit.frames), summary, folder)
+    return Calibration(geometry, uncertainty, image, step, light, len(fit.frames), summary)
+
+
+@cache
+def _temporary_folder() -> Path:
+    """Where pupils lie until they are saved; it goes when the program ends."""
+    folder = tempfile.mkdtemp(prefix="braggscope-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _uncertainty(job: _Job, fit: JointFit, values: Mapping[str, float]) -> dict[str, float]:
