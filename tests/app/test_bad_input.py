@@ -181,3 +181,30 @@ def test_a_defect_is_told_in_a_sentence_and_debug_shows_where(cli, scan_file, tm
     assert "Traceback" not in wrong
     monkeypatch.setenv("BRAGGSCOPE_DEBUG", "1")
     assert "Traceback" in cli("info", scan_file())[2]
+
+
+PUBLISHED = {
+    "energy_kev": 11.3, "lattice_a": 4.013, "order": 2, "thickness_a": 117.0, "distance_m": 0.85, "pixel_um": 110.0,
+    "zone_plate_um": 149.0, "outer_zone_nm": 16.0, "stop_um": 77.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"distance_m": -0.85}, ["distance_m", "-0.85"]),
+        ({"energy_kev": None}, ["lacks 'energy_kev'", "keV"]),
+        ({"detector": 3}, ["unknown key 'detector'", "known are: energy_kev"]),
+        ({"stop_um": 160.0}, ["stop_um", "zone_plate_um", "160"]),
+        ({"energy_kev": 1.5}, ["lattice_a", "8.266", "4.013", "no Bragg angle"]),
+        ({}, ["20", "frame"]),
+    ],
+    ids=["negative", "missing", "unknown", "inconsistent", "no Bragg angle", "frame too small for the ring"],
+)
+def test_bad_nanobeam_geometry(refused, scan_file, tmp_path, change, words):
+    values = {name: value for name, value in {**PUBLISHED, **change}.items() if value is not None}
+    toml = tmp_path / "film.toml"
+    toml.write_text("[nanobeam]\n" + "".join(f"{name} = {value}\n" for name, value in values.items()))
+    scan = scan_file(frame_shape=(20, 22), modality=None)
+    sentence = refused("map", scan, "-o", tmp_path / "m.h5", "--geometry", toml)
+    assert all(word in sentence for word in words), sentence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -13,9 +14,12 @@ class Interruption:
 
     Then the first one only sets `asked`, so that work which must not be cut in two can be ended between its steps. A second
     one raises KeyboardInterrupt all the same. Outside the main thread, where Python delivers no signals, nothing is changed.
+
+    aloud: Whether to say on standard error that the first one was heard.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, aloud: bool = False) -> None:
+        self.aloud = aloud
         self.held = False
         self.asked = False
         self._before: dict[int, Any] = {}
@@ -33,3 +37,5 @@ class Interruption:
         if not self.held or self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        if self.aloud:
+            os.write(2, b"\nstopping after this batch (Ctrl-C again: at once)\n")  # print is not safe in a signal handler

@@ -69,7 +69,7 @@ def map_source(
         if finished is not None:
             return finished
     _set_workers(workers)
-    with Interruption() as interruption, _nothing_written(keeper):
+    with Interruption(aloud=progress) as interruption, _told(keeper):
         _first_frame(source)
         keeper.estimator = estimator.prepare(source)
         done = _run(source, keeper, interruption, progress)
@@ -83,7 +83,7 @@ class Keeper:
     """Turns the state of a run into a map with provenance, and keeps the output file.
 
     state, masked, seconds: What an earlier run left; nothing at the start.
-    saved: Frames that the file on disk holds, or None where this run has written none.
+    saved, total: Frames that the file on disk holds, None where there is none yet; and planned.
     """
 
     path: Path | None
@@ -93,6 +93,7 @@ class Keeper:
     masked: tuple[int, int] = (0, 0)
     seconds: float = 0.0
     saved: int | None = None
+    total: int = 0
     started: float = field(default_factory=time.perf_counter)
     _last: float = 0.0
     _cost: float = 0.0
@@ -111,6 +112,7 @@ class Keeper:
             return earlier
         self.masked = tuple(int(n) for n in state.pop(MASKED))  # type: ignore[assignment]
         self.state, self.seconds, self.saved = state, float(earlier.attrs["seconds"]), int(state["seen"].sum())
+        self.total = len(state["seen"])
         self.attributes |= {name: earlier.attrs[name] for name in ("created", "command")}
         return None
 
@@ -146,8 +148,8 @@ class Keeper:
         try:
             maps.save(dataset, self.path, state=state)
         except OSError as error:
-            raise BraggscopeError(f"{self.path} cannot be written ({_reason(error)}){self.left(progress.total)}") from None
-        self.saved = progress.done
+            raise BraggscopeError(f"{self.path} cannot be written ({_reason(error)}){self.left()}") from None
+        self.saved, self.total = progress.done, progress.total
 
     def take_back(self) -> None:
         """Remove an output file that this run began and that holds no frame yet."""
@@ -159,13 +161,12 @@ class Keeper:
         if time.perf_counter() - self._last >= max(CHECKPOINT_S, CHECKPOINT_SHARE * self._cost):
             self.save(progress)
 
-    def left(self, total: int) -> str:
+    def left(self) -> str:
         """What an interrupted run leaves, as the end of a sentence."""
         if self.saved is None:
             return "; nothing was written"
-        return (
-            f"; {self.path} holds {self.saved} of {total} {self.estimator.reads}; repeat the command with --resume to finish it"
-        )
+        held = f"{self.path} holds {self.saved} of {self.total} {self.estimator.reads}"
+        return f"; {held}; repeat the command with --resume to finish it"
 
 
 def _run(source: Source, keeper: Keeper, interruption: Interruption, show: bool) -> Progress:
@@ -185,17 +186,15 @@ def _run(source: Source, keeper: Keeper, interruption: Interruption, show: bool)
                 keeper.save_now_and_then(progress)
         except ReadingFailed as error:  # the state is good
             keeper.save(progress)
-            raise BraggscopeError(f"{error}{keeper.left(progress.total)}") from error
+            raise BraggscopeError(f"{error}{keeper.left()}") from error
         except InputError:
             keeper.take_back()
             raise
         except BraggscopeError:
             raise
-        except KeyboardInterrupt:
-            raise BraggscopeError(f"interrupted{keeper.left(progress.total)}") from None
         except Exception as error:  # the state may hold half a batch: what is on disk stays
             reason = f"method '{keeper.estimator.name}' failed ({type(error).__name__}: {_reason(error)})"
-            raise BraggscopeError(f"{reason}{keeper.left(progress.total)}") from error
+            raise BraggscopeError(f"{reason}{keeper.left()}") from error
         finally:
             interruption.held = False
     return progress
@@ -208,14 +207,14 @@ def _first_frame(source: Source) -> None:
 
 
 @contextlib.contextmanager
-def _nothing_written(keeper: Keeper) -> Iterator[None]:
-    """Say it where the run is interrupted before it has begun."""
+def _told(keeper: Keeper) -> Iterator[None]:
+    """Say what an interruption leaves, where there is an output file."""
     try:
         yield
     except KeyboardInterrupt:
         if keeper.path is None:
             raise
-        raise BraggscopeError("interrupted before the first frame; nothing was written") from None
+        raise BraggscopeError(f"interrupted{keeper.left()}") from None
 
 
 def _set_workers(count: int | None) -> None:
