@@ -15,6 +15,7 @@ from numba import njit
 TILE = 256  # pixels; what one motor needs of them stays in the first-level cache
 ORDERS = 8  # power sums of each motor; the error bar of the kurtosis needs the eighth
 BIG = np.float32(1e30)
+U = np.uint64  # indices of this type are not tested for being negative, which lets loops be vectorised
 NO_DATA, NO_SIGNAL, NO_BACKGROUND, TRUNCATED, MASKED, TOO_NARROW = 1, 2, 4, 8, 16, 32
 CUT = np.float32(0.05)  # of the highest bin: a bin at the end of the scan above it means that the peak is cut
 SIGNIFICANT = 5.0  # standard deviations of the total below which there is no peak to speak of
@@ -65,84 +66,99 @@ def add_frames(frames, weights, bin_of, first, sums, rows, bins, wide):  # type:
 
 
 @_compiled
-def find_pedestal(bins, table, neighbours, edge, variance, gain, dark, found, flag):  # type: ignore[no-untyped-def]
+def find_pedestal(bins, table, neighbours, edge, noise, work, flag):  # type: ignore[no-untyped-def]
     """Pedestal of each pixel of a tile: the mean over the scan bins outside its own peak.
 
     From the lowest bin upwards, bins within 5 standard deviations of it, then those within 3.2 of their mean, belong to the
     background; bins beside one that does not are left out as well, for they may hold a tail. The mean over all bins that stay has
-    no bias from choosing low ones.
+    no bias from choosing low ones. Where none stays, the pedestal lies between the level of darkness and the lowest bins, both
+    included: the former is taken, and a third of the distance's root mean square is its error.
 
-    bins: Summed counts, shape (bin, pixel).
+    bins: Summed counts, shape (bin, TILE).
     table: For each bin the number of frames and the sums over them of the coordinate terms, float32, shape (1 + term, bin).
-    neighbours: Bins beside (or equal to) each bin, shape (bin, neighbour), at least two.
+    neighbours: Bins beside (or equal to) each bin, shape (bin, neighbour), a multiple of four.
     edge: Whether a bin lies at an end of the scan, shape (bin,).
-    variance: Of one count at the level `dark`; each detector unit above adds `gain`.
-    found: Result, float32, shape (3 + term, pixel): pedestal, frames outside the peak, variance of a count there; then the
-        sums of the coordinate terms over the frames outside the peak.
-    flag: Bits NO_BACKGROUND and TRUNCATED are set, shape (pixel,).
+    noise: Gain, variance of a count at the level of darkness, that level; each detector unit above it adds the gain; float32.
+    work: Rows of TILE pixels in one piece, float32. Results: 0 pedestal; 1 frames outside the peak, 0 where there are none;
+        2 variance of a count there; 3 variance of the pedestal; from 9 on the sums of the coordinate terms over the frames
+        outside the peak. 4 to 8 and, after the terms, two rows for each bin are work space.
+    flag: Bits NO_BACKGROUND and TRUNCATED are set, shape (pixel,), at most TILE.
     """
-    count, size = bins.shape
-    zero, one = np.float32(0.0), np.float32(1.0)
-    mean, hot, extra = np.empty((count, size), np.float32), np.empty((count, size), np.float32), np.zeros((5, size), np.float32)
-    below, deviation, clear, outside, top = extra[0], extra[1], extra[2], extra[3], extra[4]
-    level, kept, var = found[0], found[1], found[2]
-    for p in range(size):
-        level[p] = BIG
-        kept[p] = zero
+    gain, variance, dark = noise[0], noise[1], noise[2]
+    zero, one, tile = np.float32(0.0), np.float32(1.0), U(TILE)
+    count, terms = U(len(bins)), U(len(table) - 1)
+    means = (U(9) + terms) * tile
+    hots = means + count * tile
+    for p in range(tile):
+        work[p] = BIG
+        work[tile + p] = work[U(4) * tile + p] = work[U(5) * tile + p] = work[U(6) * tile + p] = work[U(8) * tile + p] = zero
     for b in range(count):
-        row, to = bins[b], mean[b]
         inverse = one / table[0, b] if table[0, b] > 0 else zero
-        lift = zero if table[0, b] > 0 else BIG
-        for p in range(size):
-            value = np.float32(row[p]) * inverse
-            to[p] = value
-            level[p] = value + lift if value + lift < level[p] else level[p]
-            top[p] = value if value > top[p] else top[p]
-    for p in range(size):
-        excess = level[p] - dark
-        var[p] = variance + (gain * excess if excess > zero else zero)
-        deviation[p] = np.sqrt(var[p])
+        lift, at = zero if table[0, b] > 0 else BIG, means + b * tile
+        for p in range(tile):
+            value = np.float32(bins[b, p]) * inverse
+            work[at + p] = value
+            work[p] = value + lift if value + lift < work[p] else work[p]
+            work[U(8) * tile + p] = value if value > work[U(8) * tile + p] else work[U(8) * tile + p]
+    for p in range(tile):
+        excess = work[p] - dark
+        work[U(2) * tile + p] = variance + (gain * excess if excess > zero else zero)
+        work[U(7) * tile + p] = np.sqrt(work[U(2) * tile + p])
     for b in range(count):
-        row, frames = mean[b], table[0, b]
+        frames, at = table[0, b], means + b * tile
         allowed = np.float32(5.0) / np.sqrt(frames) if frames > 0 else zero
-        for p in range(size):
-            weight = frames if row[p] <= level[p] + allowed * deviation[p] else zero
-            kept[p] += weight
-            below[p] += weight * row[p]
-    for p in range(size):
-        level[p] = below[p] / kept[p]
-        below[p] = zero
+        for p in range(tile):
+            weight = frames if work[at + p] <= work[p] + allowed * work[U(7) * tile + p] else zero
+            work[U(4) * tile + p] += weight
+            work[U(5) * tile + p] += weight * work[at + p]
+    for p in range(tile):
+        work[p] = work[U(5) * tile + p] / work[U(4) * tile + p]
+        work[U(5) * tile + p] = zero
     for b in range(count):
-        row, mark = mean[b], hot[b]
-        allowed = np.float32(3.2) / np.sqrt(table[0, b]) if table[0, b] > 0 else BIG
-        for p in range(size):
-            mark[p] = zero if row[p] <= level[p] + allowed * deviation[p] else one
-        if edge[b]:
-            for p in range(size):
-                flag[p] |= TRUNCATED if mark[p] * (row[p] - level[p]) > CUT * (top[p] - level[p]) else 0
-    found[3:] = zero
+        allowed, at = np.float32(3.2) / np.sqrt(table[0, b]) if table[0, b] > 0 else BIG, means + b * tile
+        mark = hots + b * tile
+        for p in range(tile):
+            work[mark + p] = zero if work[at + p] <= work[p] + allowed * work[U(7) * tile + p] else one
+    for k in range(terms):
+        for p in range(tile):
+            work[(U(9) + k) * tile + p] = zero
     for b in range(count):
-        row, frames = mean[b], table[0, b]
-        mark, before, after = hot[b], hot[neighbours[b, 0]], hot[neighbours[b, 1]]
-        for p in range(size):
-            outside[p] = one if mark[p] + before[p] + after[p] == zero else zero
-        for i in range(2, neighbours.shape[1]):
-            mark = hot[neighbours[b, i]]
-            for p in range(size):
-                outside[p] = outside[p] if mark[p] == zero else zero
-        for p in range(size):
-            weight = outside[p] * frames
-            clear[p] += weight
-            below[p] += weight * row[p]
-        for k in range(1, len(table)):
-            to, term = found[2 + k], table[k, b]
-            for p in range(size):
-                to[p] += outside[p] * term
-    for p in range(size):
-        some = clear[p] > zero
-        level[p] = below[p] / clear[p] if some else level[p]
-        kept[p] = clear[p] if some else kept[p]
-        flag[p] |= 0 if some else NO_BACKGROUND
+        for n in range(U(0), U(neighbours.shape[1]), U(4)):
+            h0, h1 = hots + neighbours[b, n] * tile, hots + neighbours[b, n + U(1)] * tile
+            h2, h3, own = hots + neighbours[b, n + U(2)] * tile, hots + neighbours[b, n + U(3)] * tile, hots + b * tile
+            for p in range(tile):
+                hot = (work[h0 + p] + work[h1 + p]) + (work[h2 + p] + work[h3 + p]) + work[own + p]
+                work[U(6) * tile + p] = hot if n == U(0) else work[U(6) * tile + p] + hot
+        frames, at = table[0, b], means + b * tile
+        t1, t2, t3, t4 = table[1, b], table[2, b], table[3, b], table[4, b]
+        for p in range(tile):
+            outside = one if work[U(6) * tile + p] == zero else zero
+            work[U(6) * tile + p] = outside
+            work[tile + p] += outside * frames
+            work[U(5) * tile + p] += outside * frames * work[at + p]
+            work[U(9) * tile + p] += outside * t1
+            work[U(10) * tile + p] += outside * t2
+            work[U(11) * tile + p] += outside * t3
+            work[U(12) * tile + p] += outside * t4
+        for k in range(U(4), terms):
+            term, to = table[U(1) + k, b], (U(9) + k) * tile
+            for p in range(tile):
+                work[to + p] += work[U(6) * tile + p] * term
+    for p in range(tile):
+        kept, var = work[tile + p], work[U(2) * tile + p]
+        low = work[p] if work[p] < dark else dark
+        lost = work[p] - low
+        work[p] = work[U(5) * tile + p] / kept if kept > zero else low
+        work[U(3) * tile + p] = var / kept if kept > zero else lost * lost / np.float32(3.0) + var / work[U(4) * tile + p]
+    for p in range(U(len(flag))):
+        flag[p] |= 0 if work[tile + p] > zero else NO_BACKGROUND
+    for b in range(count):
+        if edge[b] and table[0, b] > 0:
+            allowed, at = np.float32(3.2) / np.sqrt(table[0, b]), means + b * tile
+            for p in range(U(len(flag))):
+                excess = work[at + p] - work[p]
+                least = max(allowed * work[U(7) * tile + p], CUT * (work[U(8) * tile + p] - work[p]))
+                flag[p] |= TRUNCATED if excess > least else 0
 
 
 @_compiled
@@ -155,8 +171,9 @@ def motor_moments(work, points, unit):  # type: ignore[no-untyped-def]
     gain <q'^2> / T + var (sum q'^2 - 2 A O / n + A^2 / n) / T^2: counting, read-out and the error of the pedestal.
 
     work: Rows of TILE pixels in one piece, for the compiler to see that they are apart: 0 to 7 power sums of the counts of orders
-        1 to 8; 8 pedestal; 9 1 / n, or 0 where the pedestal is given; 10 variance of a count; 11 n; 12 T; 13 to 16 power sums
-        over the frames outside the peak, orders 1 to 4; 17 to 24 the result, quantity and standard deviation in turn.
+        1 to 8; 8 pedestal; 9 its variance over that of a count (1 / n, or 0 where it is given); 10 variance of a count; 11 n;
+        12 T; 13 to 16 power sums over the frames outside the peak, orders 1 to 4; 17 to 24 the result, quantity and standard
+        deviation in turn.
     points: Power sums of the coordinates of all frames, orders 0 to 8.
     unit: Gain, what one coordinate unit is, and where zero is, in motor units.
     """
@@ -307,7 +324,8 @@ def moments(  # type: ignore[no-untyped-def]
         rows[k] = k // 8 * 25 + k % 8
     for k in range(4 * len(pairs)):
         rows[8 * motors + k] = 25 * motors + k // 4 * 7 + k % 4
-    wide, found = np.empty((8, TILE)), np.zeros((3 + terms, TILE), np.float32)
+    wide, room = np.empty((8, TILE)), np.zeros((9 + terms + 2 * count) * TILE, np.float32)
+    found, single = room.reshape(len(room) // TILE, TILE), noise.astype(np.float32)
     scan = np.zeros((count, TILE), bins.dtype)
     flat = work.reshape(work.size)
     frame_count, gain = points[0, 0], noise[0]
@@ -330,20 +348,19 @@ def moments(  # type: ignore[no-untyped-def]
             for p in range(TILE):
                 total[p] += row[p]
         if np.isnan(given):
-            find_pedestal(
-                scan[:, :size], table, neighbours, edge, np.float32(noise[1]), np.float32(gain), np.float32(noise[2]),
-                found[:, :size], flag[first : first + size],
-            )  # fmt: skip
+            find_pedestal(scan, table, neighbours, edge, single, room, flag[first : first + size])
             for p in range(TILE):
                 level[p], var[p], kept[p] = found[0, p], found[2, p], found[1, p]
-                free[p] = 1.0 / kept[p]
+                free[p] = found[3, p] / var[p] if var[p] > 0.0 else 0.0
         else:
             level[:], var[:], kept[:], free[:] = given, noise[1], 0.0, 0.0
         for p in range(TILE):
             total[p] -= frame_count * level[p]
         spread = wide[0]
         for p in range(TILE):
-            spread[p] = np.sqrt(gain * max(0.0, total[p]) + var[p] * frame_count * abs(frame_count * free[p] - 1.0))
+            spread[p] = np.sqrt(
+                gain * max(0.0, total[p]) + var[p] * (frame_count + frame_count * free[p] * (frame_count - 2.0 * kept[p]))
+            )
         for p in range(size):
             out[0, first + p], out[1, first + p] = level[p], np.sqrt(var[p] * free[p])
             out[2, first + p], out[3, first + p] = total[p], spread[p]
@@ -352,20 +369,23 @@ def moments(  # type: ignore[no-untyped-def]
             if motor:
                 work[at + 8 : at + 13] = work[8:13]
             for k in range(4):
-                work[at + 13 + k] = found[3 + 4 * motor + k]
+                work[at + 13 + k] = found[9 + 4 * motor + k]
             unit = np.array([gain, units[motor, 0], units[motor, 1]])
             motor_moments(flat[at * TILE : (at + 25) * TILE], points[motor], unit)
             out[4 + 8 * motor : 12 + 8 * motor, first : first + size] = work[at + 17 : at + 25, :size]
         for i in range(len(pairs)):
             x, y, at = int(pairs[i, 0]), int(pairs[i, 1]), 25 * motors + 7 * i
-            work[at + 4] = found[3 + 4 * motors + i]
+            work[at + 4] = found[9 + 4 * motors + i]
             s = pairs[i]
             sizes = (s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10])
             pair_moments(work, 25 * x, 25 * y, at, sizes, gain, units[x, 0] * units[y, 0])
             out[4 + 8 * motors + 2 * i, first : first + size] = work[at + 5, :size]
             out[5 + 8 * motors + 2 * i, first : first + size] = work[at + 6, :size]
         for p in range(size):
-            if not total[p] > SIGNIFICANT * spread[p]:
+            sure = spread[p]
+            if flag[first + p] & NO_BACKGROUND:  # the doubt about its pedestal is no doubt that there is a peak
+                sure = np.sqrt(gain * max(0.0, total[p]) + var[p] * frame_count)
+            if not total[p] > SIGNIFICANT * sure:
                 flag[first + p] |= NO_SIGNAL
 
 

@@ -83,7 +83,7 @@ def _windows(curves, fast, weights):  # type: ignore[no-untyped-def]
 
 
 def _dark(squares: np.ndarray, means: np.ndarray) -> tuple[float, float] | None:
-    """Level and variance without signal: of the windows that lie within 3 standard deviations of the lowest common level.
+    """Level and variance without signal: of the windows that lie within 2 standard deviations of the lowest common level.
 
     Windows are chosen by their mean, which leaves their scatter unbiased. None where there are no windows.
     """
@@ -96,9 +96,20 @@ def _dark(squares: np.ndarray, means: np.ndarray) -> tuple[float, float] | None:
     level = np.partition(level_of, len(level_of) // 10)[len(level_of) // 10]
     dark = level_of <= level
     for _ in range(5):
-        dark = level_of <= level + 3 * MEAN_SPREAD * np.sqrt(values[dark].mean())
+        dark = level_of <= level + 2 * MEAN_SPREAD * np.sqrt(values[dark].mean())
         level = np.median(level_of[dark])
-    return float(level), float(values[level_of <= level].mean())  # the lower half, clear of weak tails
+    return float(level), float(_mean_below(squares.ravel(), means.ravel(), level))  # the lower half, clear of weak tails
+
+
+@njit(cache=True, nogil=True)
+def _mean_below(squares, means, level):  # type: ignore[no-untyped-def]
+    """Mean square of the windows whose mean is not above the level."""
+    count, total = 0, 0.0
+    for i in range(len(squares)):
+        if means[i] <= level:
+            count += 1
+            total += squares[i]
+    return total / count
 
 
 @njit(cache=True, nogil=True)

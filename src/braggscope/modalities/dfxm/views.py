@@ -98,6 +98,7 @@ def _curve_panel(ax: Any, pixel: xr.Dataset, motor: str, positions: np.ndarray, 
     if np.isfinite(mean) and np.isfinite(width):
         ax.axvspan(mean - width, mean + width, color="0.85", zorder=0)
     ax.tick_params(labelsize=7)
+    ax.set_ylabel("count" if len(x) == len(positions) else "mean count", fontsize=7)
 
 
 def _spread_pixels(dataset: xr.Dataset) -> list[tuple[int, int]]:

@@ -183,6 +183,8 @@ class Moments(Estimator):
         variance = (
             float(self.readout) ** 2 if self.readout != "auto" else found.variance if math.isfinite(found.variance) else 0.0
         )
+        if self.readout == "auto" and _whole_counts(state):
+            variance = max(variance, 1 / 12)  # of rounding to whole counts, where nothing else scatters
         level = found.level
         if self.pedestal != "auto" and self.readout == "auto":
             given = 0.0 if self.pedestal == "none" else float(self.pedestal)
@@ -300,10 +302,11 @@ def _scan_bins(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarr
     reach, far = BESIDE[len(shape)]
     every = itertools.product(range(-reach, reach + 1), repeat=len(shape))
     offsets = np.array([step for step in every if sum(map(abs, step)) <= far])
-    beside = np.clip(cells[:, None] + offsets, 0, np.array(counts) - 1)
+    beside = np.clip(cells[:, None] + offsets[offsets.any(axis=1)], 0, np.array(counts) - 1)
     neighbours = np.ravel_multi_index(tuple(np.moveaxis(beside, -1, 0)), counts)
+    neighbours = np.pad(neighbours, ((0, 0), (0, -neighbours.shape[1] % 4)), mode="edge")  # the kernel takes four at a time
     edge = ((cells == 0) | (cells == np.array(counts) - 1)).any(axis=1)
-    return bin_of.astype(np.int64), neighbours[:, [0, -1, *range(1, len(offsets) - 1)]].astype(np.int64), edge
+    return bin_of.astype(np.int64), neighbours.astype(np.uint64), edge
 
 
 def _sample(rows: int, columns: int, points: int) -> np.ndarray:
@@ -326,6 +329,11 @@ def _native(frames: np.ndarray) -> np.ndarray:
 def _bin_type(frames: np.ndarray) -> Any:
     """Exact for sums of these counts."""
     return np.uint32 if frames.dtype == np.uint16 else np.float64
+
+
+def _whole_counts(state: State) -> bool:
+    """Whether all counts so far came as unsigned integers."""
+    return state["waiting"].dtype == np.uint16 and ("bins" not in state or state["bins"].dtype == np.uint32)
 
 
 def _fold(state: State) -> None:

@@ -1,0 +1,63 @@
+"""DFXM pictures: what each shows, and when it shows nothing."""
+
+import numpy as np
+import pytest
+
+from braggscope.modalities.dfxm import views
+from braggscope.modalities.dfxm.estimators.moments import Moments
+from braggscope.modalities.dfxm.phantom import subgrains
+from braggscope.plot.colour_key import key_colours
+
+
+def mapped(shape):
+    source = subgrains(None, shape=shape, frame_shape=(14, 22))
+    estimator = Moments(None)
+    state = estimator.init(source)
+    for batch in source.batches():
+        state = estimator.update(state, batch)
+    return source, estimator.result(state)
+
+
+def test_overview_has_each_quantity_and_its_error():
+    _, m = mapped((21,))
+    titles = " ".join(ax.get_title() for ax in views.overview(m).axes)
+    for name in ("mu (deg)", "mu_width (deg)", "total (count)", "pedestal (count)", "standard deviation of mu_kurtosis", "flags"):
+        assert name in titles
+
+
+def test_mosaicity_shows_the_image_and_a_key_with_motors_and_units():
+    _, m = mapped((9, 11))
+    image, key = views.mosaicity(m).axes
+    assert image.images[0].get_array().shape == (14, 22, 3)
+    assert (key.get_xlabel(), key.get_ylabel()) == ("mu (deg)", "chi (deg)")
+    left, right, bottom, top = key.images[0].get_extent()
+    assert (left, right) == pytest.approx(np.nanpercentile(m["mu"], [2, 98]))
+    assert (bottom, top) == pytest.approx(np.nanpercentile(m["chi"], [2, 98]))
+
+
+def test_a_map_of_one_motor_has_no_mosaicity_picture_and_no_curves_without_the_scan():
+    _, m = mapped((21,))
+    assert views.mosaicity(m) is None and views.rocking_curves(m) is None
+
+
+@pytest.mark.parametrize("shape", [(21,), (9, 11)])
+def test_rocking_curves_mark_pedestal_mean_and_width(shape):
+    source, m = mapped(shape)
+    figure = views.rocking_curves(m, source)
+    image, *panels = figure.axes
+    assert "total" in image.get_title() and len(panels) == views.CURVES * len(shape)
+    panel = panels[0]
+    row, column = (int(w.strip(",")) for w in panel.get_title().split()[1::2])
+    pixel = m.isel(row=row, column=column)
+    curve, pedestal, mean = panel.lines
+    assert pedestal.get_ydata()[0] == pytest.approx(pixel["pedestal"].item())
+    motor = views.motors_of(m)[0]
+    assert mean.get_xdata()[0] == pytest.approx(pixel[motor].item())
+    assert len(curve.get_xdata()) == shape[0]
+
+
+def test_the_colour_key_tells_directions_apart():
+    corners = key_colours(np.array([0.0, 0, 1, 1, 0.5]), np.array([0.0, 1, 0, 1, 0.5]), (0, 1), (0, 1))
+    apart = np.linalg.norm(corners[:, None] - corners[None], axis=-1)[~np.eye(5, dtype=bool)]
+    assert apart.min() > 0.25 and (corners >= 0).all() and (corners <= 1).all()
+    assert np.ptp(corners[4]) < 0.02  # the middle has no hue
