@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from braggscope.core.errors import InputError
 from braggscope.core.geometry import Geometry, quantity
@@ -68,6 +68,41 @@ class NanobeamGeometry(Geometry):
             )
         if self.pupil_file is not None and not isinstance(self.pupil_file, str):
             raise InputError(f"pupil_file must be a file name, got {self.pupil_file!r}")
+
+    @classmethod
+    def from_scan(cls, scan: Any) -> Self:
+        """The geometry that a scan file states about its recorded frames, for the frames as they are cut and binned."""
+        recorded = super().from_scan(scan)
+        if scan.frames is None:
+            return recorded
+        rows, columns = scan.frames.shape[1:]
+        return recorded.seen_through(scan.roi or (0, rows, 0, columns), (rows, columns), scan.binning)
+
+    def seen_through(self, roi: tuple[int, int, int, int], frame_shape: tuple[int, int], binning: int) -> Self:
+        """The geometry of frames that are a cut of the present ones, binned.
+
+        roi: Row start, row stop, column start, column stop.  frame_shape: Rows and columns of the present frames.
+        Raises InputError where counts were thresholded: a sum of such counts has no single threshold.
+        """
+        if binning > 1 and (self.threshold > 0 or self.saturation > 0 or self.pupil_file is not None):
+            raise InputError(
+                f"binning {binning} does not go with a threshold, saturation or pupil_file that belong to single pixels; "
+                "calibrate the binned frames"
+            )
+
+        def moved(centre: float, start: int, stop: int, size: int) -> float:
+            kept = (stop - start) // binning
+            beam = (size - 1) / 2 + centre - start  # pixels from the first one of the cut
+            return (beam - (binning - 1) / 2) / binning - (kept - 1) / 2
+
+        return self.replace(
+            centre_row_px=moved(self.centre_row_px, roi[0], roi[1], frame_shape[0]),
+            centre_column_px=moved(self.centre_column_px, roi[2], roi[3], frame_shape[1]),
+            pixel_um=self.pixel_um * binning,
+            crystal_width_tau=max(self.crystal_width_tau / binning, 0.03),  # below, the pixel hides it
+            source_px=self.source_px / binning,
+            background=self.background * binning**2,
+        )
 
     @property
     def wavevector(self) -> float:
