@@ -115,8 +115,8 @@ def test_two_measured_frames_are_calibrated():
     assert found.geometry.threshold == 2 and found.geometry.saturation == 7
     words = next(line for line in found.summary if line.startswith("illumination"))
     assert 5 < float(words.split()[1]) < 20, words
-    assert any("kept as given: crystal, thickness" in line for line in found.summary)
-    assert found.geometry.thickness_a == 117 and "thickness_a" not in found.uncertainty
+    assert any("kept as given: crystal" in line for line in found.summary)
+    assert found.geometry.crystal_width_tau == 0.1 and "crystal_width_tau" not in found.uncertainty
 
 
 def dark(frames=3):

@@ -64,8 +64,14 @@ def test_truth_is_recovered_within_the_stated_error_over_the_full_range(options)
 
 @pytest.mark.parametrize(
     ("geometry", "free"),
-    [(GOOD, 5), (GOOD, 6), (GOOD.replace(threshold=2.0), 5), (GOOD.replace(source_px=0.6, centre_row_px=1.3), 5)],
-    ids=["plain", "thickness free", "threshold", "blurred, off centre"],
+    [
+        (GOOD, 5),
+        (GOOD, 6),
+        (GOOD.replace(threshold=2.0), 5),
+        (GOOD.replace(threshold=2.0, saturation=7.0), 5),
+        (GOOD.replace(source_px=0.6, centre_row_px=1.3), 5),
+    ],
+    ids=["plain", "thickness free", "threshold", "clipped", "blurred, off centre"],
 )
 def test_the_compiled_fit_is_the_torch_fit(geometry, free):
     """Two programs, one answer: within 1e-3 standard deviations (both stop at steps of that size), deviance within 1e-6."""
@@ -117,6 +123,18 @@ def test_counts_below_a_threshold_are_taken_for_what_they_are():
         assert 0.88 < z_scores(result, source.truth, name).std() < 1.12, name
     assert flag_counts(result)["good"] == 300
     assert flag_counts(mapped(source, GOOD))["misfit"] > 200
+
+
+def test_clipped_counts_are_taken_for_what_they_are():
+    """Reports of 5 that mean 5 or more: honoured, errors are calibrated; ignored, the scale is wrong by many of them."""
+    known = GOOD.replace(saturation=5.0)
+    source = phantom.uniform(known, shape=(300,), frame_shape=SHAPE, seed=9)
+    result = mapped(source)
+    for name in ("strain", "omega", "chi", "scale"):
+        assert 0.88 < z_scores(result, source.truth, name).std() < 1.12, name
+        assert abs(z_scores(result, source.truth, name).mean()) < 0.25, name
+    assert flag_counts(result)["good"] == 300
+    assert abs(z_scores(mapped(source, GOOD), source.truth, "scale").mean()) > 3
 
 
 def test_a_wrong_ring_shows_in_the_deviance_of_the_scan():

@@ -57,7 +57,7 @@ def _fit_some(
     values[:, 3:] = np.exp(values[:, 3:])
     params = {n: torch.from_numpy(values[:, i].copy()).to(counts.device) for i, n in enumerate(names)}
     longest = {n: float(kernels.CLAMP[i]) / (DEGREE if n in ("omega", "chi") else 1) for i, n in enumerate(names)}
-    score = censored_score(made.threshold)
+    score = censored_score(made.threshold, made.saturation)
     for forward, steps in ((soft, kernels.SOFT_STEPS), (exact, kernels.MAX_STEPS - kernels.SOFT_STEPS)):
         found = refine(
             forward, counts.clamp(min=0), params, names[:free], mask=good, score=score, logarithmic=LOGARITHMIC,
@@ -96,6 +96,8 @@ def _deviance(
     each = poisson_deviance(counts.clamp(min=0), mean)
     if made.threshold >= 2:
         each = torch.where(counts < made.threshold, -2 * _below(mean, made.threshold)[0].log(), each)
+    if made.saturation > 0:
+        each = torch.where(counts >= made.saturation, -2 * _above(mean, made.saturation)[0].log(), each)
     first, second, joint = _interpolated(torch.as_tensor(made.moments, device=mean.device), mean)
     _, jacobian = forward.jacobian(found.params, tuple(forward.params)[:free])
     shared = torch.einsum("fnrc,frc->fn", jacobian, good * joint / mean)
@@ -125,12 +127,29 @@ def _below(mean: Tensor, threshold: int) -> tuple[Tensor, Tensor, Tensor]:
     return total, term, lost
 
 
-def censored_score(threshold: int) -> Score:
-    """Score and information of Poisson counts that are reported as 0 below a threshold; below 2, the plain ones."""
+def _above(mean: Tensor, saturation: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For N ~ Poisson(mean): P(N >= saturation), P(N = saturation - 1) and the information lost by knowing only that."""
+    _, edge, kept = _below(mean, saturation)
+    above = torch.special.gammainc(torch.full_like(mean, saturation), mean).clamp(min=1e-300)
+    return above, edge, (1 / mean - kept).clamp(min=0)
+
+
+def censored_score(threshold: int, saturation: int = 0) -> Score:
+    """Score and information of Poisson counts reported as 0 below a threshold and as the saturation from there on.
+
+    A threshold below 2 and a saturation of 0 are none.
+    """
 
     def score(counts: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
-        total, edge, lost = _below(expected, threshold)
-        slope = torch.where(counts < threshold, -edge / total, counts / expected - 1)
-        return slope, (1 / expected - lost + edge**2 / total).clamp(min=0)
+        slope, information = counts / expected - 1, 1 / expected
+        if threshold >= 2:
+            total, edge, lost = _below(expected, threshold)
+            slope = torch.where(counts < threshold, -edge / total, slope)
+            information = information - lost + edge**2 / total
+        if saturation > 0:
+            total, edge, lost = _above(expected, saturation)
+            slope = torch.where(counts >= saturation, edge / total, slope)
+            information = information - lost + edge**2 / total
+        return slope, information.clamp(min=0)
 
-    return score if threshold >= 2 else poisson_score
+    return score if threshold >= 2 or saturation > 0 else poisson_score

@@ -39,7 +39,7 @@ from .geometry import NanobeamGeometry
 from .optics_fit import FrameModel, JointFit, Optics, PupilModel, fit_frames, fit_jointly
 
 MOST_FRAMES = 600  # evenly over the scan: enough for uncertainties far below the error of one frame
-FEW_FRAMES = 10  # below, crystal width and thickness cannot be told from the rest
+FEW_FRAMES = 10  # below, the crystal width cannot be told from the source, nor a finer illumination from noise
 FEWEST_COUNTS = 300  # of a frame that takes part
 ILLUMINATION_SPREAD = 0.2  # prior standard deviation of each polynomial of the illumination, before the frames say more
 LEAST_SPREAD, MOST_SPREAD = 0.002, 0.3
@@ -324,7 +324,7 @@ def _reference(reference: Mapping[str, float] | None) -> dict[str, float]:
 def _groups(free: Collection[str] | None, frames: int) -> tuple[str, ...]:
     """What to find. Raises InputError for a word that is not in GROUPS."""
     if free is None:
-        return tuple(g for g in GROUPS if frames >= FEW_FRAMES or g not in ("crystal", "thickness"))
+        return tuple(g for g in GROUPS if frames >= FEW_FRAMES or g != "crystal")
     for word in free:
         if word not in GROUPS:
             raise one_of("part of the calibration", word, list(GROUPS))

@@ -116,29 +116,51 @@ def sums(counts, amplitude, background, value, by_u, by_v):
 
 
 @exact
-def _below(mean, threshold):
-    """For N ~ Poisson(mean): P(N < threshold), P(N = threshold - 1) and the information lost by knowing only that."""
+def censored(mean, threshold, saturation):
+    """For N ~ Poisson(mean) that is reported as 0 below a threshold and as the saturation from there on (0: there is none).
+
+    Returns P(N < threshold), the slope of its logarithm by the mean, the same of P(N >= saturation), and the information of a
+    report.
+    """
     term = math.exp(-mean)
-    total, lost = term, term
-    for n in range(1, threshold):
-        term *= mean / n
-        total += term
-        lost += term * (n / mean - 1) ** 2
-    return total, term, lost
+    below, edge, top, kept = 0.0, 0.0, 0.0, 0.0
+    for n in range(max(threshold, saturation)):
+        if n > 0:
+            term *= mean / n
+        inside = term * (n / mean - 1) ** 2
+        if n < threshold:
+            below += term
+            edge = term
+            kept -= inside
+        if n < saturation:
+            top = term
+            kept += inside
+    above, n = 0.0, saturation
+    if saturation > 0:
+        term = top * mean / saturation
+        above = term
+        while term > 1e-9 * above or n < mean:
+            n += 1
+            term *= mean / n
+            above += term
+    else:
+        kept += 1 / mean
+    low = -edge / below if threshold > 0 else 0.0
+    high = top / above if above > 0 else saturation / mean
+    return below, low, above, high, max(kept - edge * low + top * high, 0.0)
 
 
 @exact
-def sums_censored(counts, amplitude, background, value, by_u, by_v, threshold):
-    """As `sums`, for counts that are reported as 0 below a threshold."""
+def sums_censored(counts, amplitude, background, value, by_u, by_v, threshold, saturation):
+    """As `sums`, for counts with a threshold or a saturation (see `censored`)."""
     su = sv = sp = s1 = 0.0
     uu = uv = up = vv = vp = pp = u1 = v1 = p1 = w1 = 0.0
     for r in range(len(counts)):
         if counts[r] < 0:
             continue
         mean = amplitude * value[r] + background
-        total, edge, lost = _below(mean, threshold)
-        s = -edge / total if counts[r] < threshold else counts[r] / mean - 1
-        w = max(1 / mean - lost + edge * edge / total, 0.0)
+        _, low, _, high, w = censored(mean, threshold, saturation)
+        s = low if counts[r] < threshold else high if 0 < saturation <= counts[r] else counts[r] / mean - 1
         p, u, v = value[r], by_u[r], by_v[r]
         wp, wu, wv = w * p, w * u, w * v
         su += s * u
@@ -173,7 +195,7 @@ def _expected_deviance(mean, moments):
 
 
 @exact
-def deviance(counts, amplitude, background, value, by_u, by_v, threshold, moments, total, tied):
+def deviance(counts, amplitude, background, value, by_u, by_v, threshold, saturation, moments, total, tied):
     """Add the deviance of one column, its expectation and variance to `total`, and the light on it.
 
     moments: See kernels.deviance_moments.
@@ -193,7 +215,9 @@ def deviance(counts, amplitude, background, value, by_u, by_v, threshold, moment
             log_mean = math.log(mean)
             e, v, joint = _expected_deviance(mean, moments)
         if n < threshold:
-            found -= 2 * math.log(_below(mean, threshold)[0])
+            found -= 2 * math.log(censored(mean, threshold, saturation)[0])
+        elif 0 < saturation <= n:
+            found -= 2 * math.log(max(censored(mean, threshold, saturation)[2], 1e-300))
         else:
             found += 2 * (n * (_log(n) - log_mean) - n + mean) if n > 0 else 2 * mean
         first += e

@@ -20,6 +20,7 @@ from .pupil import Pupil, pupil
 SOFT_PX = 2.0  # blur of the pupil for the first steps of a fit
 AGAIN_FROM = (-0.07 * DEGREE, 0.07 * DEGREE)  # omega of further starts, beyond what the first one reaches
 FAULTS = kernels.CONVERGED | kernels.AT_BOUND * 0b100111  # state bits; a background that ends at nothing is no fault
+RARE = 100  # counts: a saturation above is met by few pixels, which the scan's mask leaves out
 IN_RADIANS = np.array([1.0, DEGREE, DEGREE])
 
 
@@ -35,6 +36,7 @@ class Tables:
     soft: np.ndarray
     grid: np.ndarray
     threshold: int
+    saturation: int
     moments: np.ndarray
     bounds: np.ndarray
     light: float  # sum of transmission times fringe over a frame at zero tilt
@@ -56,9 +58,11 @@ def tables(geometry: NanobeamGeometry, frame_shape: tuple[int, int]) -> Tables:
         geometry.rows_px(frame_shape[0])[0],
     ]
     threshold = math.ceil(geometry.threshold) if geometry.threshold > 1 else 0
+    saturation = math.ceil(geometry.saturation) if geometry.saturation < RARE else 0
     made = Tables(
         np.array(optics), np.stack([terms["u_rest"], terms["q_rest"]], axis=1), terms["q_spread"], terms["weights"],
-        _by_phase(seen), _by_phase(soft), np.array([*seen.origin, along]), threshold, kernels.deviance_moments(threshold),
+        _by_phase(seen), _by_phase(soft), np.array([*seen.origin, along]), threshold, saturation,
+        kernels.deviance_moments(threshold, saturation),
         _bounds(), 0.0, float(seen.coefficients.sum()) / (across * along),
     )  # fmt: skip
     rest = expected(made, frame_shape, np.array([[0.0, 0, 0, 0, math.log(1e-12), math.log(geometry.thickness_a)]]))
@@ -140,7 +144,8 @@ def fit(made: Tables, frames: np.ndarray, mask: np.ndarray | None, free: int, th
 def _fit_from(made: Tables, counts: np.ndarray, part: Mapping[str, np.ndarray], free: int) -> None:
     kernels.fit_frames(
         counts, part["parameters"], free, made.bounds, made.optics, made.columns, made.spread, made.weights,
-        made.table, made.soft, made.grid, made.threshold, made.moments, part["covariance"], part["goodness"], part["state"],
+        made.table, made.soft, made.grid, made.threshold, made.saturation, made.moments,
+            part["covariance"], part["goodness"], part["state"],
     )  # fmt: skip
 
 

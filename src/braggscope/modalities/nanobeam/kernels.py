@@ -111,7 +111,7 @@ def expected_frames(parameters, optics, columns, spread, weights, table, grid, f
 
 @exact
 def _one_pass(
-    counts, p, optics, columns, spread, weights, table, grid, threshold, moments, gradient, matrix, total, shared
+    counts, p, optics, columns, spread, weights, table, grid, threshold, saturation, moments, gradient, matrix, total, shared
 ):  # fmt: skip
     """Gradient and Fisher matrix of one frame (column, row).
 
@@ -139,11 +139,11 @@ def _one_pass(
         else:
             transmission(table, weight_u, slope_u, knot, weight_v, slope_v, phase, k, low, high, value, by_u, by_v)
         amplitude, steep = scale * shade, scale * by_q
-        if threshold < 2:
+        if threshold < 2 and saturation == 0:
             su, sv, sp, s1, uu, uv, up, vv, vp, pp, u1, v1, p1, w1 = sums(counts[c], amplitude, background, value, by_u, by_v)
         else:
             su, sv, sp, s1, uu, uv, up, vv, vp, pp, u1, v1, p1, w1 = sums_censored(
-                counts[c], amplitude, background, value, by_u, by_v, threshold
+                counts[c], amplitude, background, value, by_u, by_v, threshold, saturation
             )
         # d mu / d parameter = (eu Pu + ev Pv + ep P) for strain, (ou Pu + op P) for omega, hv Pv for chi, amplitude P for log
         # scale, background for log background and tp P for log thickness
@@ -185,7 +185,7 @@ def _one_pass(
         matrix[THICKNESS, BACKGROUND] += tp * background * p1
         matrix[THICKNESS, THICKNESS] += tp * tp * pp
         if len(moments):
-            deviance(counts[c], amplitude, background, value, by_u, by_v, threshold, moments, total, tied)
+            deviance(counts[c], amplitude, background, value, by_u, by_v, threshold, saturation, moments, total, tied)
             shared[STRAIN] += eu * tied[0] + ev * tied[1] + ep * tied[2]
             shared[OMEGA] += ou * tied[0] + op * tied[2]
             shared[CHI] += hv * tied[1]
@@ -199,7 +199,7 @@ def _one_pass(
 
 @exact
 def fit_frames(
-    counts, parameters, free, bounds, optics, columns, spread, weights, table, soft, grid, threshold, moments,
+    counts, parameters, free, bounds, optics, columns, spread, weights, table, soft, grid, threshold, saturation, moments,
     covariance, goodness, state,
 ):  # fmt: skip
     """Fit frames by Fisher scoring, starting from `parameters`, which are overwritten with the estimates.
@@ -215,6 +215,7 @@ def fit_frames(
     soft: As `table`, of a blurred pupil for the first SOFT_STEPS steps; from far off it leads to the edge.
     grid: Origin v, origin u (pixels) and knots per pixel of u.
     threshold: Counts below it are reported as 0; below 2 it does nothing.
+    saturation: Reports of it mean that or more; 0: there is none.
     moments: See `deviance_moments`.
     covariance: Filled, shape (frame, 6, 6); NaN where there is none.
     goodness: Filled, shape (frame, 4): deviance, its expectation and variance under the fitted mean, and the sum of the
@@ -230,7 +231,23 @@ def fit_frames(
         counted = frame.sum()
         for taken in range(MAX_STEPS):
             now = soft if taken < SOFT_STEPS else table
-            _one_pass(frame, p, optics, columns, spread, weights, now, grid, threshold, none, gradient, matrix, total, shared)
+            _one_pass(
+                frame,
+                p,
+                optics,
+                columns,
+                spread,
+                weights,
+                now,
+                grid,
+                threshold,
+                saturation,
+                none,
+                gradient,
+                matrix,
+                total,
+                shared,
+            )
             damped[:] = matrix
             for j in range(free):
                 damped[j, j] *= 1 + DAMPING
@@ -249,7 +266,23 @@ def fit_frames(
             if small and taken >= SOFT_STEPS and not clamped:
                 state[i] |= CONVERGED
                 break
-        _one_pass(frame, p, optics, columns, spread, weights, table, grid, threshold, moments, gradient, matrix, total, shared)
+        _one_pass(
+            frame,
+            p,
+            optics,
+            columns,
+            spread,
+            weights,
+            table,
+            grid,
+            threshold,
+            saturation,
+            moments,
+            gradient,
+            matrix,
+            total,
+            shared,
+        )
         if not _invert(matrix, free, covariance[i]):
             state[i] &= ~CONVERGED
         goodness[i] = total
@@ -312,12 +345,12 @@ def start_frames(counts, light, optics, thickness, parameters):
         parameters[i, THICKNESS] = math.log(thickness)
 
 
-def deviance_moments(threshold: int) -> np.ndarray:
+def deviance_moments(threshold: int, saturation: int = 0) -> np.ndarray:
     """Moments of the deviance D of one pixel at a mean of (index / CELLS_PER_ROOT)^2, shape (index, 3).
 
     They are the mean of D, its variance, and mean x covariance of D with the score. Summed over the Poisson distribution up
     to a mean of 50; above, the kernel takes 1 + 1 / (6 mean), 2 + 2 / (3 mean) and 0 (relative error below 1e-3).
-    Reports below the threshold are one event, of deviance -2 log P(N < threshold).
+    Reports below the threshold are one event, of deviance -2 log P(N < threshold); so are those from the saturation on.
     """
     mean = (np.arange(1, math.ceil(math.sqrt(50) * CELLS_PER_ROOT) + 3) / CELLS_PER_ROOT)[:, None] ** 2
     n = np.arange(200.0)
@@ -328,6 +361,10 @@ def deviance_moments(threshold: int) -> np.ndarray:
         below = chance[:, :threshold].sum(1)
         one[:, :threshold] = -2 * np.log(below)[:, None]
         score[:, :threshold] = -(chance[:, threshold - 1] / below)[:, None]
+    if saturation > 0:
+        above = np.maximum(chance[:, saturation:].sum(1), 1e-300)
+        one[:, saturation:] = -2 * np.log(above)[:, None]
+        score[:, saturation:] = (chance[:, saturation - 1] / above)[:, None]
     first = (chance * one).sum(1)
     second = (chance * one**2).sum(1) - first**2
     joint = mean[:, 0] * (chance * one * score).sum(1)

@@ -41,7 +41,7 @@ def sinusoid_sigmoid(
 
     shape: Length of one or two scan axes.  frame_shape: Rows and columns.
     peak: Expected counts in the brightest pixel.
-    noise: None gives noise-free frames; the default is Poisson noise, with the threshold of the geometry.
+    noise: None gives noise-free frames; the default is Poisson noise, with the threshold and saturation of the geometry.
     """
     y, x = _positions(shape)
     fields = {
@@ -163,8 +163,8 @@ def _simulation(
     """Frames of a film with these fields; what they do not say is constant: thickness, background, and `scale` from the peak."""
     if not peak > geometry.background:
         raise InputError(f"peak must be above the background of the geometry ({geometry.background:g} counts), got {peak:g}")
-    if noise == POISSON and geometry.threshold > 0:
-        noise = Noise(threshold=geometry.threshold)
+    if noise == POISSON:
+        noise = Noise(threshold=geometry.threshold, saturation=geometry.saturation or math.inf)
     constant = {"scale": peak - geometry.background, "background": geometry.background, "thickness": geometry.thickness_a}
     names = ("y", "x")[-len(shape) :]
     coords = {n: ((n,), SCAN_STEP_UM * np.arange(c), {"units": "um"}) for n, c in zip(names, shape, strict=True)}
