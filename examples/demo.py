@@ -7,6 +7,7 @@ report with pictures of them all. Run by `make demo`.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(os.path.relpath(Path(__file__).resolve().parent))
 DATA = HERE / "data"
 FILM = HERE / "nanobeam_sriro3.toml"
 

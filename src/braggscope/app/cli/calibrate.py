@@ -30,7 +30,9 @@ from .shared import (
 )  # fmt: skip
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Geometry file to write (TOML); images go beside it.")]
-Free = Annotated[str | None, typer.Option("--free", help="What to find, names with commas between; by default all.")]
+Free = Annotated[
+    str | None, typer.Option("--free", help="What to find, words with commas between, such as ring,blur; by default all.")
+]
 Reference = Annotated[
     list[str] | None,
     typer.Option("--reference", help="A known mean over the scan, such as chi=0.01.", metavar="NAME=VALUE"),

@@ -45,7 +45,8 @@ class Pupil:
 def pupil(geometry: NanobeamGeometry) -> Pupil:
     """The pupil that a geometry states: the image in its `pupil_file`, else the ideal blurred ring. Kept for reuse."""
     if geometry.pupil_file is not None:
-        return _measured(geometry.pupil_file)
+        path = Path(geometry.pupil_file)
+        return _measured(str(path), path.stat().st_mtime_ns if path.exists() else 0)
     return _ring(geometry.ring_radii_px, geometry.blur_px, geometry.source_px)
 
 
@@ -83,8 +84,10 @@ def _smear(wave: np.ndarray, blur: float, source: float, per_pixel: int) -> np.n
 
 
 @lru_cache(maxsize=8)
-def _measured(path: str) -> Pupil:
+def _measured(path: str, _written: int) -> Pupil:
     """A pupil image from a file, as the detector saw it at zero tilt: mirrored along x, since u = -x.
+
+    _written: When the file was written, so that a new file under the same name is read anew.
 
     Raises InputError where the file is missing or does not hold `pupil` (row, column) and `pixels_per_sample`.
     """
