@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 TILE = 256  # pixels; what one motor needs of them stays in the first-level cache
+ROWS, SPREAD_OF_PEDESTAL, SPREAD_OF_TOTAL = 27, 25, 26  # work space of one motor, see `motor_moments`; the last two of the first
 ORDERS = 8  # power sums of each motor; the error bar of the kurtosis needs the eighth
 BIG = np.float32(1e30)
 U = np.uint64  # indices of this type are not tested for being negative, which lets loops be vectorised
@@ -318,12 +319,12 @@ def moments(  # type: ignore[no-untyped-def]
     """
     motors, count = len(points), len(edge)
     terms = len(table) - 1
-    work = np.zeros((25 * motors + 7 * len(pairs), TILE))
+    work = np.zeros((ROWS * motors + 7 * len(pairs), TILE))
     rows = np.empty(8 * motors + 4 * len(pairs), np.int64)
     for k in range(8 * motors):
-        rows[k] = k // 8 * 25 + k % 8
+        rows[k] = k // 8 * ROWS + k % 8
     for k in range(4 * len(pairs)):
-        rows[8 * motors + k] = 25 * motors + k // 4 * 7 + k % 4
+        rows[8 * motors + k] = ROWS * motors + k // 4 * 7 + k % 4
     wide, room = np.empty((8, TILE)), np.zeros((9 + terms + 2 * count) * TILE, np.float32)
     found, single = room.reshape(len(room) // TILE, TILE), noise.astype(np.float32)
     scan = np.zeros((count, TILE), bins.dtype)
@@ -333,60 +334,89 @@ def moments(  # type: ignore[no-untyped-def]
         size = min(TILE, stop - first)
         for k in range(len(rows)):
             to = work[rows[k]]
-            to[:] = 0.0
             if sums.shape[1]:
-                to[:size] = sums[k, first : first + size]
+                _copy(to[:size], sums[k, first : first + size])
+            else:
+                _fill(to, 0.0)
         for b in range(count):
-            scan[b] = 0
             if sums.shape[1]:
-                scan[b, :size] = bins[b, first : first + size]
+                _copy(scan[b, :size], bins[b, first : first + size])
+            else:
+                _fill(scan[b], 0)
         add_frames(frames, weights, bin_of, first, work, rows, scan[:, :size], wide)
-        level, free, var, kept, total = work[8], work[9], work[10], work[11], work[12]
-        total[:] = 0.0
+        _fill(work[12], 0.0)
         for b in range(count):
-            row = scan[b]
-            for p in range(TILE):
-                total[p] += row[p]
+            _add(work[12], scan[b])
         if np.isnan(given):
             find_pedestal(scan, table, neighbours, edge, single, room, flag[first : first + size])
-            for p in range(TILE):
-                level[p], var[p], kept[p] = found[0, p], found[2, p], found[1, p]
-                free[p] = found[3, p] / var[p] if var[p] > 0.0 else 0.0
         else:
-            level[:], var[:], kept[:], free[:] = given, noise[1], 0.0, 0.0
-        for p in range(TILE):
-            total[p] -= frame_count * level[p]
-        spread = wide[0]
-        for p in range(TILE):
-            spread[p] = np.sqrt(
-                gain * max(0.0, total[p]) + var[p] * (frame_count + frame_count * free[p] * (frame_count - 2.0 * kept[p]))
-            )
-        for p in range(size):
-            out[0, first + p], out[1, first + p] = level[p], np.sqrt(var[p] * free[p])
-            out[2, first + p], out[3, first + p] = total[p], spread[p]
+            for k, value in enumerate((given, 0.0, noise[1], 0.0)):
+                _fill(found[k], np.float32(value))
+        _signal(flat, room, given, frame_count, gain, flag[first : first + size])
+        for k, row in enumerate((8, SPREAD_OF_PEDESTAL, 12, SPREAD_OF_TOTAL)):
+            _copy(out[k, first : first + size], work[row, :size])
         for motor in range(motors):
-            at = 25 * motor
-            if motor:
-                work[at + 8 : at + 13] = work[8:13]
+            at = ROWS * motor
+            for row in range(8, 13):
+                if motor:
+                    _copy(work[at + row], work[row])
             for k in range(4):
-                work[at + 13 + k] = found[9 + 4 * motor + k]
+                _copy(work[at + 13 + k], found[9 + 4 * motor + k])
             unit = np.array([gain, units[motor, 0], units[motor, 1]])
-            motor_moments(flat[at * TILE : (at + 25) * TILE], points[motor], unit)
-            out[4 + 8 * motor : 12 + 8 * motor, first : first + size] = work[at + 17 : at + 25, :size]
+            motor_moments(flat[at * TILE : (at + ROWS) * TILE], points[motor], unit)
+            for k in range(8):
+                _copy(out[4 + 8 * motor + k, first : first + size], work[at + 17 + k, :size])
         for i in range(len(pairs)):
-            x, y, at = int(pairs[i, 0]), int(pairs[i, 1]), 25 * motors + 7 * i
-            work[at + 4] = found[9 + 4 * motors + i]
+            x, y, at = int(pairs[i, 0]), int(pairs[i, 1]), ROWS * motors + 7 * i
+            _copy(work[at + 4], found[9 + 4 * motors + i])
             s = pairs[i]
             sizes = (s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10])
-            pair_moments(work, 25 * x, 25 * y, at, sizes, gain, units[x, 0] * units[y, 0])
-            out[4 + 8 * motors + 2 * i, first : first + size] = work[at + 5, :size]
-            out[5 + 8 * motors + 2 * i, first : first + size] = work[at + 6, :size]
-        for p in range(size):
-            sure = spread[p]
-            if flag[first + p] & NO_BACKGROUND:  # the doubt about its pedestal is no doubt that there is a peak
-                sure = np.sqrt(gain * max(0.0, total[p]) + var[p] * frame_count)
-            if not total[p] > SIGNIFICANT * sure:
-                flag[first + p] |= NO_SIGNAL
+            pair_moments(work, ROWS * x, ROWS * y, at, sizes, gain, units[x, 0] * units[y, 0])
+            for k in range(2):
+                _copy(out[4 + 8 * motors + 2 * i + k, first : first + size], work[at + 5 + k, :size])
+
+
+@_compiled
+def _signal(work, found, given, frames, gain, flag):  # type: ignore[no-untyped-def]
+    """Rows 8 to 12 of `motor_moments` and the errors of pedestal and total, from the pedestal found and the sum of the counts.
+
+    work: As in `motor_moments`, in whose row 12 the sum of the counts is replaced by that above the pedestal.
+    found: As in `find_pedestal`.  given: The pedestal, or NaN.  flag: Bit NO_SIGNAL is set.
+    """
+    t = U(TILE)
+    for p in range(t):
+        level = given if given == given else np.float64(found[p])  # NaN where it was to be found
+        kept, var, doubt = np.float64(found[t + p]), found[U(2) * t + p], found[U(3) * t + p]
+        free = doubt / var if var > 0.0 else 0.0
+        total = work[U(12) * t + p] - frames * level
+        work[U(8) * t + p], work[U(9) * t + p], work[U(10) * t + p], work[U(11) * t + p] = level, free, var, kept
+        work[U(12) * t + p] = total
+        counting = gain * (total if total > 0.0 else 0.0) + var * frames
+        work[U(SPREAD_OF_PEDESTAL) * t + p] = np.sqrt(np.float64(doubt))
+        work[U(SPREAD_OF_TOTAL) * t + p] = np.sqrt(counting + var * frames * free * (frames - 2.0 * kept))
+        # doubt about the pedestal of a peak that fills the scan is no doubt that there is a peak
+        found[U(4) * t + p] = counting if kept == 0.0 else counting + var * frames * free * (frames - 2.0 * kept)
+    for p in range(U(len(flag))):
+        total, variance = work[U(12) * t + p], found[U(4) * t + p]
+        flag[p] |= 0 if total > 0.0 and total * total > SIGNIFICANT * SIGNIFICANT * variance else NO_SIGNAL
+
+
+@_compiled
+def _copy(to, values):  # type: ignore[no-untyped-def]
+    for p in range(len(to)):
+        to[p] = values[p]
+
+
+@_compiled
+def _add(to, values):  # type: ignore[no-untyped-def]
+    for p in range(len(to)):
+        to[p] += values[p]
+
+
+@_compiled
+def _fill(to, value):  # type: ignore[no-untyped-def]
+    for p in range(len(to)):
+        to[p] = value
 
 
 @_compiled

@@ -41,7 +41,7 @@ BINS = {1: 16, 2: 6, 3: 4}  # along each of so many motors
 BESIDE = {1: (2, 2), 2: (1, 2), 3: (1, 1)}  # bins beside the peak left out of the background: along one motor, along all together
 SAMPLE = 4096  # pixels whose curves tell the noise of the detector
 SAMPLE_COUNTS = 2**22  # but not more counts than this
-WAITING = 16  # frames that are gathered before they are summed, where batches are small
+WAITING = 64, 2**27  # frames and bytes up to which small batches are gathered before they are summed
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class Moments(Estimator):
         if mask is not None:
             state["sample"][batch.index] = np.where(mask[:, state["sample_pixels"]], state["sample"][batch.index], np.nan)
         waiting = state["waiting"]
-        if len(waiting) + len(frames) <= WAITING and (waiting.dtype == frames.dtype or not len(waiting)):
-            state["waiting"] = np.concatenate([waiting, frames]) if len(waiting) else frames.copy()
+        if _may_wait(waiting, frames):
+            state["waiting"] = np.concatenate([waiting, frames])
             state["waiting_index"] = np.concatenate([state["waiting_index"], batch.index])
             return state
         _fold(state)
@@ -329,6 +329,12 @@ def _native(frames: np.ndarray) -> np.ndarray:
 def _bin_type(frames: np.ndarray) -> Any:
     """Exact for sums of these counts."""
     return np.uint32 if frames.dtype == np.uint16 else np.float64
+
+
+def _may_wait(waiting: np.ndarray, frames: np.ndarray) -> bool:
+    """Whether new frames can join those that wait already."""
+    count, size = len(waiting) + len(frames), waiting.nbytes + frames.nbytes
+    return len(waiting) > 0 and waiting.dtype == frames.dtype and count <= WAITING[0] and size <= WAITING[1]
 
 
 def _whole_counts(state: State) -> bool:
