@@ -29,7 +29,8 @@ def steps(out: Path) -> list[tuple[str, str]]:
         ("A real two-dimensional mosaicity scan of ESRF ID03", f"map {mosaic} -o {out}/mosaicity.h5"),
         (
             "A nanobeam scan of a strained film, simulated with photon noise at a peak of 7 counts",
-            f"simulate nanobeam --phantom sinusoid_sigmoid --geometry {FILM} --shape 80 80 --peak 7 --seed 1 -o {out}/film_scan.h5",
+            f"simulate nanobeam --phantom sinusoid_sigmoid --geometry {FILM} --shape 80 80 --peak 7 --seed 1 "
+            f"-o {out}/film_scan.h5",
         ),
         ("Strain and tilts of the film by maximum likelihood", f"map {out}/film_scan.h5 --method likelihood -o {out}/film.h5"),
         (
