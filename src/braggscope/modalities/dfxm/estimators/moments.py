@@ -41,7 +41,7 @@ BINS = {1: 16, 2: 6, 3: 4}  # along each of so many motors
 BESIDE = {1: (2, 2), 2: (1, 2), 3: (1, 1)}  # bins beside the peak left out of the background: along one motor, along all together
 SAMPLE = 4096  # pixels whose curves tell the noise of the detector
 SAMPLE_COUNTS = 2**22  # but not more counts than this
-WAITING = 64, 2**27  # frames and bytes up to which small batches are gathered before they are summed
+WAITING = 16  # frames up to which small batches are gathered before they are summed; more would cost more to copy than it saves
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,8 @@ class Moments(Estimator):
             at, pixel = np.nonzero(~mask)
             state["masked_point"] = np.concatenate([state["masked_point"], batch.index[at].astype(np.int32)])
             state["masked_pixel"] = np.concatenate([state["masked_pixel"], pixel])
-        state["sample"][batch.index] = frames[:, state["sample_pixels"]]
-        if mask is not None:
-            state["sample"][batch.index] = np.where(mask[:, state["sample_pixels"]], state["sample"][batch.index], np.nan)
+        chosen = np.take(frames, state["sample_pixels"], axis=1).astype(np.float32)
+        state["sample"][batch.index] = chosen if mask is None else np.where(mask[:, state["sample_pixels"]], chosen, np.nan)
         waiting = state["waiting"]
         if _may_wait(waiting, frames):
             state["waiting"] = np.concatenate([waiting, frames])
@@ -333,8 +332,7 @@ def _bin_type(frames: np.ndarray) -> Any:
 
 def _may_wait(waiting: np.ndarray, frames: np.ndarray) -> bool:
     """Whether new frames can join those that wait already."""
-    count, size = len(waiting) + len(frames), waiting.nbytes + frames.nbytes
-    return len(waiting) > 0 and waiting.dtype == frames.dtype and count <= WAITING[0] and size <= WAITING[1]
+    return len(waiting) > 0 and waiting.dtype == frames.dtype and len(waiting) + len(frames) <= WAITING
 
 
 def _whole_counts(state: State) -> bool:
