@@ -8,6 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
+import braggscope
+from braggscope.core.errors import InputError
+
 
 @pytest.fixture
 def refused(cli, tmp_path):
@@ -123,8 +126,26 @@ def test_bad_geometry(refused, scan_file, tmp_path, text, sentence):
 
 
 def test_geometry_file_that_is_not_there(refused, scan_file, tmp_path):
-    words = ("map", scan_file(), "-o", tmp_path / "m.h5", "--geometry", tmp_path / "g.toml")
-    assert "g.toml does not exist" in refused(*words)
+    words = ("map", "-o", tmp_path / "m.h5", "--geometry", tmp_path / "g.toml")
+    assert "g.toml does not exist" in refused(*words, scan_file())
+    assert "g.toml does not exist" in refused(*words, scan_file("silent.h5", modality=None))
+
+
+def test_geometry_file_that_does_not_help_a_scan_without_modality(refused, scan_file, tmp_path):
+    words = ("map", scan_file(modality=None), "-o", tmp_path / "m.h5", "--geometry")
+    (tmp_path / "g.toml").write_text("gain 1")
+    assert "g.toml is not TOML" in refused(*words, tmp_path / "g.toml")
+    (tmp_path / "g.toml").write_text("[other]\ngain = 1")
+    assert "scan.h5 does not say its modality, nor does the geometry file" in refused(*words, tmp_path / "g.toml")
+    assert "cannot be read" in refused(*words, tmp_path)
+
+
+def test_a_damaged_picture_is_told_in_one_sentence(program, tmp_path):
+    (tmp_path / "frames.tif").write_bytes(b"II*\0garbage")
+    process = program("info", tmp_path / "frames.tif")
+    said, wrong = process.communicate(timeout=60)
+    assert (process.returncode, said) == (2, "")
+    assert re.fullmatch(r"error: .*frames\.tif is not a TIFF file or is damaged[^\n]*\n", wrong), wrong
 
 
 @pytest.mark.parametrize(
@@ -208,3 +229,12 @@ def test_bad_nanobeam_geometry(refused, scan_file, tmp_path, change, words):
     scan = scan_file(frame_shape=(20, 22), modality=None)
     sentence = refused("map", scan, "-o", tmp_path / "m.h5", "--geometry", toml)
     assert all(word in sentence for word in words), sentence
+
+
+def test_a_calibration_that_is_to_find_nothing(refused, scan_file, tmp_path):
+    assert "--free must name what to find" in refused("calibrate", scan_file(), "-o", tmp_path / "g.toml", "--free", " ,")
+
+
+def test_a_simulation_with_the_geometry_of_another_modality(tiny):
+    with pytest.raises(InputError, match="the geometry is one of tiny, but the modality is dfxm"):
+        braggscope.simulate("dfxm", geometry=tiny.geometry_class()(), progress=False)

@@ -60,6 +60,11 @@ def test_a_bad_file_is_named(tmp_path, text, words):
         Film.from_toml(path)
 
 
+def test_a_folder_is_no_geometry_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        Film.from_toml(tmp_path)
+
+
 def test_a_copy_is_checked_again():
     with pytest.raises(InputError, match="order"):
         Film(**GOOD).replace(order=0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from braggscope.core.errors import InputError
 from braggscope.core.estimator import Estimator
-from braggscope.core.geometry import Geometry
+from braggscope.core.geometry import Geometry, tables_in
 from braggscope.core.modality import Modality, modalities, modality
 from braggscope.core.source import Source
 
@@ -20,12 +19,13 @@ AnySource = TypeVar("AnySource", bound=Source)
 def choose_modality(source: Source, name: str | None = None, geometry: GeometryLike = None) -> Modality:
     """The modality that is named, else that of the geometry, else what the source says.
 
-    Raises InputError, listing those there are, where nobody says it.
+    Raises InputError, listing those there are, where nobody says it, and where the geometry file cannot be read.
     """
     name = name or _modality_of(geometry) or source.modality
     if name is None:
+        nor = f", nor does the geometry file {geometry}" if isinstance(geometry, str | Path) else ""
         raise InputError(
-            f"{_called(source)} does not say its modality; give one with --modality: {', '.join(sorted(modalities()))}"
+            f"{_called(source)} does not say its modality{nor}; give one with --modality: {', '.join(sorted(modalities()))}"
         )
     return modality(name)
 
@@ -35,15 +35,9 @@ def choose_geometry(source: Source, kind: Modality, geometry: GeometryLike = Non
 
     Raises InputError where it is wrong or nobody says it.
     """
-    cls = kind.geometry_class()
-    if isinstance(geometry, Geometry):
-        if not isinstance(geometry, cls):
-            raise InputError(f"the geometry is one of {geometry.modality}, but the modality is {kind.name}")
-        return geometry
-    if isinstance(geometry, Mapping):
-        return cls.from_mapping(geometry)
     if geometry is not None:
-        return cls.from_toml(geometry)
+        return given_geometry(kind, geometry)
+    cls = kind.geometry_class()
     if isinstance(source.geometry, cls):
         return source.geometry
     try:
@@ -52,6 +46,16 @@ def choose_geometry(source: Source, kind: Modality, geometry: GeometryLike = Non
         if getattr(source, "geometry_values", None):
             raise
         raise InputError(f"{_called(source)} does not say the {kind.name} geometry; give a TOML file with --geometry") from None
+
+
+def given_geometry(kind: Modality, geometry: Geometry | Mapping[str, Any] | str | Path) -> Geometry:
+    """A geometry given as such, as values or as a TOML file. Raises InputError where it is wrong or of another modality."""
+    cls = kind.geometry_class()
+    if isinstance(geometry, Geometry):
+        if not isinstance(geometry, cls):
+            raise InputError(f"the geometry is one of {geometry.modality}, but the modality is {kind.name}")
+        return geometry
+    return cls.from_mapping(geometry) if isinstance(geometry, Mapping) else cls.from_toml(geometry)
 
 
 def choose_estimator(
@@ -77,11 +81,7 @@ def _modality_of(geometry: GeometryLike) -> str | None:
         return geometry.modality
     if not isinstance(geometry, str | Path):
         return None
-    try:
-        tables = tomllib.loads(Path(geometry).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return None  # told properly when the geometry itself is read
-    known = [name for name in tables if name in modalities()]
+    known = [name for name in tables_in(geometry) if name in modalities()]
     return known[0] if len(known) == 1 else None
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from braggscope.core.errors import BraggscopeError, InputError
-from braggscope.core.geometry import Geometry
-from braggscope.core.modality import Modality, modality
+from braggscope.core.modality import modality
 from braggscope.core.simulation import Simulation
 
-from .choosing import GeometryLike
+from .choosing import GeometryLike, given_geometry
 from .output import check_output
 from .progress import Show
 
@@ -34,20 +33,11 @@ def simulate_scan(
     path = None if output is None else check_output(output, overwrite=overwrite, inputs=inputs)
     phantom = phantom or next(iter(kind.phantoms))
     make = kind.phantom(phantom)
-    simulation = make(_geometry(kind, geometry), **_arguments(make, f"{name} phantom '{phantom}'", options or {}))
+    instrument = kind.load(kind.example_geometry)() if geometry is None else given_geometry(kind, geometry)
+    simulation = make(instrument, **_arguments(make, f"{name} phantom '{phantom}'", options or {}))
     if path is not None:
         _write(simulation, path, progress)
     return simulation
-
-
-def _geometry(kind: Modality, geometry: GeometryLike) -> Geometry:
-    """The geometry that is given, else that of a published experiment."""
-    if isinstance(geometry, Geometry):
-        return geometry
-    if geometry is None:
-        return kind.load(kind.example_geometry)()
-    cls = kind.geometry_class()
-    return cls.from_mapping(geometry) if isinstance(geometry, Mapping) else cls.from_toml(geometry)
 
 
 def _arguments(make: Callable[..., Simulation], called: str, options: Mapping[str, Any]) -> dict[str, Any]:

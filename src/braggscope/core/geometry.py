@@ -62,17 +62,10 @@ class Geometry:
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
         """The geometry in the table of this modality in a TOML file. A relative file name in it is taken beside it."""
-        path = Path(path)
-        try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"geometry file {path} does not exist") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"geometry file {path} is not TOML: {error}") from None
-        table = document.get(cls.modality)
-        if not isinstance(table, dict):
-            raise InputError(f"geometry file {path} has no table [{cls.modality}]; it has: {', '.join(document) or 'nothing'}")
-        values = {key: value for key, value in table.items() if key != "uncertainty"}
+        path, tables = Path(path), tables_in(path)
+        if cls.modality not in tables:
+            raise InputError(f"geometry file {path} has no table [{cls.modality}]; it has: {', '.join(tables) or 'none'}")
+        values = {key: value for key, value in tables[cls.modality].items() if key != "uncertainty"}
         for name, value in values.items():
             if name.endswith("_file") and isinstance(value, str) and not Path(value).is_absolute():
                 values[name] = str(path.parent / value)
@@ -92,6 +85,19 @@ class Geometry:
     def replace(self, **values: Any) -> Self:
         """A copy with some fields changed, checked again."""
         return dataclasses.replace(self, **values)
+
+
+def tables_in(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The tables of a geometry file by name. Raises InputError where it cannot be read or is not TOML."""
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"geometry file {path} does not exist") from None
+    except OSError as error:
+        raise InputError(f"geometry file {path} cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"geometry file {path} is not TOML: {error}") from None
+    return {name: table for name, table in document.items() if isinstance(table, dict)}
 
 
 def _in_range(field: dataclasses.Field[Any], value: Any) -> float | int:

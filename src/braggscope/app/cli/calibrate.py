@@ -63,6 +63,8 @@ def calibrate(
     options: dict[str, Any] = {}
     if free is not None:
         options["free"] = tuple(word.strip() for word in free.split(",") if word.strip())
+        if not options["free"]:
+            raise InputError(f"--free must name what to find, with commas between, got '{free}'")
     if reference:
         options["reference"] = {key: _number(key, value) for key, value in pairs(reference, "--reference").items()}
     found = calibrate_scan(

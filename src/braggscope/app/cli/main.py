@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 the input or the usage was wrong. An er
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not os.environ.get("BRAGGSCOPE_DEBUG"):
             warnings.simplefilter("ignore")
+            logging.basicConfig(handlers=[logging.NullHandler()])  # readers log what the one sentence says too
         code = app(arguments, prog_name="braggscope", standalone_mode=False)
         return _told("interrupted", 1) if code == 130 else int(code or 0)
     except typer.TyperException as error:
