@@ -16,6 +16,7 @@ def example(modality):
 @each
 def test_the_example_names_every_parameter(modality):
     forward, params = example(modality)
+    assert isinstance(forward, modality.load(modality.forward))
     assert set(params) == set(forward.params)
     for name, value in params.items():
         assert forward.params[name].low <= value.min() and value.max() <= forward.params[name].high, name

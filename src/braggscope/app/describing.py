@@ -161,7 +161,7 @@ def _map_content(path: Path, data: Any) -> dict[str, Any]:
         "file": str(path),
         "kind": "map",
         "complete": bool(attrs.pop("complete", 1)),
-        "shape": dict(zip(_dimension_names(data, flag), flag.shape, strict=True)),
+        "shape": dict(zip(_dimension_names(flag), flag.shape, strict=True)),
         "points": int(values.size),
         "good": int((values == 0).sum()),
         "flags": {word: count for word, count in flags.items() if count},
@@ -178,7 +178,7 @@ def _map_content(path: Path, data: Any) -> dict[str, Any]:
     }
 
 
-def _dimension_names(data: Any, variable: Any) -> list[str]:
+def _dimension_names(variable: Any) -> list[str]:
     """Names of the dimensions of a netCDF variable: those of the dimension scales attached to it."""
     names = []
     for axis, scales in enumerate(variable.dims):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,6 @@ class Simulation:
     noise: Noise | None
     seed: int = 0
     label: str = "simulation"
-    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def modality(self) -> str | None:

@@ -22,7 +22,9 @@ _threads: int | None = None
 
 def workers() -> int:
     """Threads that may compute at the same time: what `set_workers` said, else the cores this process may use."""
-    return _threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _threads or os.cpu_count() or 1
+    if _threads is not None:
+        return _threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_workers(count: int | None) -> None:

@@ -88,7 +88,7 @@ def _scan(path: Path, group: Any, name: str, slow: Any, detector: str | None, gr
         return Scan(path, name, (), None, empty, missing=(wish, *lost), **about)
     try:
         dataset = group[images[chosen]]
-        frames, keep, gone = _frames(path, group, images[chosen], dataset)
+        frames, keep, gone = _frames(path, images[chosen], dataset)
         placed = _placed(group, int(dataset.shape[0]), grid, about["metadata"])
     except InputError as error:
         return Scan(path, name, (), None, empty, detector=chosen, missing=(str(error), *lost), **about)
@@ -118,7 +118,7 @@ def _images(group: Any) -> dict[str, str]:
     return found
 
 
-def _frames(path: Path, group: Any, where: str, dataset: Any) -> tuple[Frames, np.ndarray, list[str]]:
+def _frames(path: Path, where: str, dataset: Any) -> tuple[Frames, np.ndarray, list[str]]:
     """The image stack, the frames of it that are there and what is missing.
 
     Raises InputError where no frame can be read.

@@ -97,7 +97,7 @@ def _scan(
         return Scan(path, name, (), None, np.empty(0, np.int64), missing=(wish,), **about)
     try:
         frames: Frames = frames_of(chosen.array)
-        placed = _placed(entry, chosen, grid)
+        placed = _placed(chosen, grid)
     except InputError as error:
         return Scan(path, name, (), None, np.empty(0, np.int64), detector=chosen.where, missing=(str(error),), **about)
     recorded, monitor = _value(entry, f"{OWN}/recorded"), _monitor(entry, frames.shape[0])
@@ -162,7 +162,7 @@ def _choose(entry: Any, stacks: list[Stack], detector: str | None) -> Stack | No
     return signals[0] if len(signals) == 1 else None
 
 
-def _placed(entry: Any, stack: Stack, grid: Sequence[int] | None) -> Placed:
+def _placed(stack: Stack, grid: Sequence[int] | None) -> Placed:
     """Axes of the stack and the place of each frame."""
     lead = tuple(int(n) for n in stack.array.shape[:-2])
     count = math.prod(lead)

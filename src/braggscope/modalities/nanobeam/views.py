@@ -54,7 +54,7 @@ def frame(dataset: xr.Dataset, scan: Scan | None = None) -> Figure | None:
     for row, (label, position) in zip(axes, chosen.items(), strict=True):
         counts = np.asarray(scan.frame(position), np.float64)
         mean = _model(dataset, geometry, position, (counts.shape[0], counts.shape[1]))
-        _frame_row(row, counts, mean, geometry, f"{label}: {_place(dataset, position)}")
+        _frame_row(row, counts, mean, f"{label}: {_place(dataset, position)}")
     return figure
 
 
@@ -122,7 +122,7 @@ def _model(dataset: xr.Dataset, geometry: NanobeamGeometry, position: int, frame
     return NanobeamForward(geometry, frame_shape)(values).numpy()
 
 
-def _frame_row(axes: np.ndarray, counts: np.ndarray, mean: np.ndarray, geometry: NanobeamGeometry, label: str) -> None:
+def _frame_row(axes: np.ndarray, counts: np.ndarray, mean: np.ndarray, label: str) -> None:
     """Counts, model and residual in standard deviations on three axes."""
     scale = Normalize(0, max(float(np.nanpercentile(counts, 99.5)), float(mean.max()), 1.0))
     residual = (counts - mean) / np.sqrt(np.maximum(mean, 0.1))
