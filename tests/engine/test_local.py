@@ -104,15 +104,17 @@ def test_reading_stays_a_few_items_ahead_however_many_there_are():
 
 
 def test_reading_and_computing_overlap():
-    def items():
-        for i in range(6):
-            time.sleep(0.05)
-            yield i
+    second_is_made = threading.Event()
 
-    start = time.perf_counter()
-    for _ in read_ahead(items()):
-        time.sleep(0.05)
-    assert time.perf_counter() - start < 0.55  # one after the other it would be 0.6 s; together it is 0.35 s
+    def items():
+        yield 1
+        second_is_made.set()
+        yield 2
+
+    taken = read_ahead(items())
+    assert next(taken) == 1
+    assert second_is_made.wait(timeout=10)  # while the first is computed on, before the second is asked for
+    assert list(taken) == [2]
 
 
 def test_an_error_while_reading_comes_after_the_good_batches():
