@@ -18,7 +18,8 @@ ORDERS = 8  # power sums of each motor; the error bar of the kurtosis needs the 
 BIG = np.float32(1e30)
 U = np.uint64  # indices of this type are not tested for being negative, which lets loops be vectorised
 NO_DATA, NO_SIGNAL, NO_BACKGROUND, TRUNCATED, MASKED, TOO_NARROW = 1, 2, 4, 8, 16, 32
-CUT = np.float32(0.05)  # of the highest bin: a bin at the end of the scan above it means that the peak is cut
+CUT = np.float32(0.05)  # of the highest bin: a bin at the end of the scan above it means that the peak may be cut
+CLEAR = 2.2  # widths from the mean to the end of the scan: what a Gaussian cut at 2 of its own widths has
 SIGNIFICANT = 5.0  # standard deviations of the total below which there is no peak to speak of
 
 _compiled = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp", "reassoc"}, error_model="numpy")
@@ -420,17 +421,27 @@ def _fill(to, value):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def blank(out, flag, motors, start, stop):  # type: ignore[no-untyped-def]
-    """Set to NaN what cannot be known: the moments of pixels without signal, the shape of peaks narrower than the noise."""
+def blank(out, flag, ends, start, stop):  # type: ignore[no-untyped-def]
+    """Set to NaN what cannot be known: the moments of pixels without signal, the shape of peaks narrower than the noise.
+
+    A peak that has counts in the outermost bins, which are coarse, is cut only if its mean is near an end of the scan.
+
+    ends: Lowest and highest position of each motor, in its unit, shape (motor, 2).
+    """
     for p in range(start, stop):
         if flag[p] & NO_SIGNAL:
             flag[p] &= ~(TRUNCATED | NO_BACKGROUND)
             for k in range(4, len(out)):
                 out[k, p] = np.nan
         else:
-            for motor in range(motors):
+            clear = True
+            for motor in range(len(ends)):
                 at = 4 + 8 * motor
+                room = min(out[at, p] - ends[motor, 0], ends[motor, 1] - out[at, p])
+                clear &= room > CLEAR * out[at + 2, p]
                 if not out[at + 2, p] > 0.0:
                     flag[p] |= TOO_NARROW
                     for k in range(at + 2, at + 8):
                         out[k, p] = np.nan
+            if clear:
+                flag[p] &= ~TRUNCATED

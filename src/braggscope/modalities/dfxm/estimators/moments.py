@@ -158,7 +158,7 @@ class Moments(Estimator):
 
         def work(start: int, stop: int) -> None:
             kernels.moments(frames, weights, bin_of, sums, bins, *pieces, given, values, scan.units, start, stop, out, flag)
-            kernels.blank(out, flag, len(scan.names), start, stop)
+            kernels.blank(out, flag, scan.ends, start, stop)
 
         in_threads(work, pixels, smallest=4 * kernels.TILE)
         if len(state["masked_pixel"]):
@@ -210,7 +210,7 @@ class Moments(Estimator):
             kernels.moments(
                 none, weights, bin_of, sums, bins, *scan.pieces(seen), given, noise, scan.units, 0, len(pixels), part, bits
             )
-            kernels.blank(part, bits, len(scan.names), 0, len(pixels))
+            kernels.blank(part, bits, scan.ends, 0, len(pixels))
             out[:, pixels], flag[pixels] = part, bits | kernels.MASKED
 
 
@@ -246,6 +246,12 @@ class _ScanSums:
     def pairs(self) -> list[tuple[int, int]]:
         """Each pair of motors."""
         return list(itertools.combinations(range(len(self.names)), 2))
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Lowest and highest position of each motor, in its unit, shape (motor, 2)."""
+        reach = np.array([self.coordinates.min(axis=1), self.coordinates.max(axis=1)]).T
+        return reach * self.units[:, :1] + self.units[:, 1:]
 
     @property
     def terms(self) -> int:
