@@ -238,3 +238,18 @@ def test_a_calibration_that_is_to_find_nothing(refused, scan_file, tmp_path):
 def test_a_simulation_with_the_geometry_of_another_modality(tiny):
     with pytest.raises(InputError, match="the geometry is one of tiny, but the modality is dfxm"):
         braggscope.simulate("dfxm", geometry=tiny.geometry_class()(), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--seed", "-1"], "seed must be a whole number from 0 on, got -1"),
+        (["--frame-shape", "0", "5"], "frame_shape must be positive lengths, got 0 x 5"),
+        (["--frame-shape", "-5", "5"], "frame_shape must be positive lengths, got -5 x 5"),
+        (["--shape", "0x5"], "shape must be positive lengths, got 0 x 5"),
+        (["--option", "shape=()"], "shape must be positive lengths"),
+    ],
+)
+@pytest.mark.parametrize("modality", ["nanobeam", "dfxm"])
+def test_a_simulation_of_nothing(refused, tmp_path, modality, words, sentence):
+    assert sentence in refused("simulate", modality, "-o", tmp_path / "s.h5", *words)

@@ -51,6 +51,11 @@ def _arguments(make: Callable[..., Simulation], called: str, options: Mapping[st
     lacking = [name for name, parameter in known.items() if parameter.default is parameter.empty and name not in values]
     if lacking:
         raise InputError(f"{called} needs {' and '.join('--' + name.replace('_', '-') for name in lacking)}")
+    if values.get("seed", 0) < 0:
+        raise InputError(f"seed must be a whole number from 0 on, got {values['seed']}")
+    for name in ("shape", "frame_shape"):
+        if min(values.get(name, (1,)), default=0) < 1:
+            raise InputError(f"{name} must be positive lengths, got {' x '.join(map(str, values[name]))}")
     return values
 
 
