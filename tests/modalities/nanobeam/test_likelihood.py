@@ -69,13 +69,15 @@ def test_truth_is_recovered_within_the_stated_error_over_the_full_range(options)
         (GOOD, 6),
         (GOOD.replace(threshold=2.0), 5),
         (GOOD.replace(threshold=2.0, saturation=7.0), 5),
+        (GOOD.replace(saturation=40.0), 5),
         (GOOD.replace(source_px=0.6, centre_row_px=1.3), 5),
     ],
-    ids=["plain", "thickness free", "threshold", "clipped", "blurred, off centre"],
+    ids=["plain", "thickness free", "threshold", "clipped", "bright, clipped", "blurred, off centre"],
 )
 def test_the_compiled_fit_is_the_torch_fit(geometry, free):
     """Two programs, one answer: within 1e-3 standard deviations (both stop at steps of that size), deviance within 1e-6."""
-    counts = phantom.uniform(geometry, shape=(8,), frame_shape=SHAPE, seed=2).frames(np.arange(8))
+    peak = 60.0 if geometry.saturation == 40 else 7.0
+    counts = phantom.uniform(geometry, shape=(8,), frame_shape=SHAPE, seed=2, peak=peak).frames(np.arange(8))
     mask = np.ones(counts.shape, bool)
     mask[3:5, 10:20, 15:30] = False
     made = tables(geometry, SHAPE)
@@ -135,6 +137,31 @@ def test_clipped_counts_are_taken_for_what_they_are():
         assert abs(z_scores(result, source.truth, name).mean()) < 0.25, name
     assert flag_counts(result)["good"] == 300
     assert abs(z_scores(mapped(source, GOOD), source.truth, "scale").mean()) > 3
+
+
+@pytest.mark.parametrize(("saturation", "peak"), [(64.0, 80.0), (150.0, 200.0)])
+def test_bright_clipped_counts_are_taken_for_what_they_are(saturation, peak):
+    """Half of the lit pixels saturate. Ignored above 100 counts, strain was 12 of its errors off; the deviance of means above 50
+    was expected as without saturation, 7 % off."""
+    source = phantom.uniform(GOOD.replace(saturation=saturation), shape=(100,), frame_shape=SHAPE, seed=11, peak=peak)
+    result = mapped(source)
+    for name in ("strain", "omega", "chi", "scale"):
+        assert 0.79 < z_scores(result, source.truth, name).std() < 1.21, name  # 3 standard deviations
+    assert flag_counts(result)["good"] == 100
+    assert result.attrs["reduced_deviance"] == pytest.approx(1, abs=4 * result.attrs["reduced_deviance_std"])
+
+
+def test_counts_at_a_saturation_too_high_to_be_summed_up_to_are_left_out():
+    known = GOOD.replace(saturation=600.0)
+    counts = np.minimum(frames(3, scale=630.0, background=1.0), 600)
+    assert fitted(counts, geometry=known)["flag"].tolist() == [MASKED] * 3
+    assert fitted(np.minimum(frames(3, scale=300.0), 600), geometry=known)["flag"].tolist() == [0] * 3
+
+
+def test_bright_frames_under_a_threshold_are_fitted():
+    """A mean above 745 counts, where exp(-mean) is 0 in float64."""
+    result = fitted(frames(3, scale=1200.0), geometry=GOOD.replace(threshold=2.0))
+    assert result["flag"].tolist() == [0] * 3 and np.abs(result["chi"] / result["chi_std"]).max() < 5
 
 
 def test_a_wrong_ring_shows_in_the_deviance_of_the_scan():

@@ -114,6 +114,8 @@ def _interpolated(moments: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor
     part = (place - cell)[..., None]
     inside = moments[cell] * (1 - part) + moments[cell + 1] * part
     beyond = torch.stack([1 + 1 / (6 * mean), 2 + 2 / (3 * mean), torch.zeros_like(mean)], dim=-1)
+    if moments[-1, 0] < 0.5:  # beyond a saturation every report is the same, and expected
+        beyond = torch.zeros_like(beyond)
     return torch.where((place < last)[..., None], inside, beyond).unbind(-1)  # type: ignore[return-value]
 
 
@@ -124,7 +126,7 @@ def _below(mean: Tensor, threshold: int) -> tuple[Tensor, Tensor, Tensor]:
     for n in range(1, threshold):
         term = term * mean / n
         total, lost = total + term, lost + term * (n / mean - 1) ** 2
-    return total, term, lost
+    return total.clamp(min=1e-300), term, lost
 
 
 def _above(mean: Tensor, saturation: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ from numba import njit
 
 SAME = 1e-6  # difference of transmissions that is rounding (float32)
 LOGARITHMS = np.concatenate([[0.0], np.log(np.arange(1, 256))])
+IMPOSSIBLE = 1e-300  # in place of a probability of 0, whose logarithm is needed
 CELLS_PER_ROOT = 100  # of the table of deviance moments, over the square root of the mean
 
 exact = njit(cache=True, nogil=True, error_model="numpy")
@@ -120,8 +121,14 @@ def censored(mean, threshold, saturation):
     """For N ~ Poisson(mean) that is reported as 0 below a threshold and as the saturation from there on (0: there is none).
 
     Returns P(N < threshold), the slope of its logarithm by the mean, the same of P(N >= saturation), and the information of a
-    report.
+    report. A limit that is more than twelve standard deviations off is not summed up to: its probability is then 0 or 1.
     """
+    if saturation > 0 and mean > (math.sqrt(saturation) + 6) ** 2:
+        return IMPOSSIBLE, -1.0, 1.0, 0.0, 0.0
+    if mean > (math.sqrt(threshold) + 6) ** 2:
+        threshold = 0
+    if saturation > 0 and saturation > (math.sqrt(mean) + 6) ** 2 and threshold == 0:
+        return IMPOSSIBLE, -1.0, IMPOSSIBLE, saturation / mean - 1, 1 / mean
     term = math.exp(-mean)
     below, edge, top, kept = 0.0, 0.0, 0.0, 0.0
     for n in range(max(threshold, saturation)):
@@ -145,9 +152,9 @@ def censored(mean, threshold, saturation):
             above += term
     else:
         kept += 1 / mean
-    low = -edge / below if threshold > 0 else 0.0
+    low = -edge / below if threshold > 0 else -1.0
     high = top / above if above > 0 else saturation / mean
-    return below, low, above, high, max(kept - edge * low + top * high, 0.0)
+    return max(below, IMPOSSIBLE), low, above, high, max(kept - edge * low + top * high, 0.0)
 
 
 @exact
@@ -185,6 +192,8 @@ def _expected_deviance(mean, moments):
     """Mean and variance of the deviance of one count, and its covariance with the score; from the table or its limit."""
     place = math.sqrt(mean) * CELLS_PER_ROOT
     if place >= len(moments) - 2:
+        if moments[len(moments) - 1, 0] < 0.5:  # beyond a saturation every report is the same, and expected
+            return 0.0, 0.0, 0.0
         return 1 + 1 / (6 * mean), 2 + 2 / (3 * mean), 0.0
     cell = int(place)
     part = place - cell
@@ -217,7 +226,7 @@ def deviance(counts, amplitude, background, value, by_u, by_v, threshold, satura
         if n < threshold:
             found -= 2 * math.log(censored(mean, threshold, saturation)[0])
         elif 0 < saturation <= n:
-            found -= 2 * math.log(max(censored(mean, threshold, saturation)[2], 1e-300))
+            found -= 2 * math.log(max(censored(mean, threshold, saturation)[2], IMPOSSIBLE))
         else:
             found += 2 * (n * (_log(n) - log_mean) - n + mean) if n > 0 else 2 * mean
         first += e

@@ -20,7 +20,7 @@ from .pupil import Pupil, pupil
 SOFT_PX = 2.0  # blur of the pupil for the first steps of a fit
 AGAIN_FROM = (-0.07 * DEGREE, 0.07 * DEGREE)  # omega of further starts, beyond what the first one reaches
 FAULTS = kernels.CONVERGED | kernels.AT_BOUND * 0b100111  # state bits; a background that ends at nothing is no fault
-RARE = 100  # counts: a saturation above is met by few pixels, which the scan's mask leaves out
+MOST_CENSORED = 500  # counts: reports at a saturation from here on are left out by the estimator instead
 IN_RADIANS = np.array([1.0, DEGREE, DEGREE])
 
 
@@ -58,7 +58,7 @@ def tables(geometry: NanobeamGeometry, frame_shape: tuple[int, int]) -> Tables:
         geometry.rows_px(frame_shape[0])[0],
     ]
     threshold = math.ceil(geometry.threshold) if geometry.threshold > 1 else 0
-    saturation = math.ceil(geometry.saturation) if geometry.saturation < RARE else 0
+    saturation = math.ceil(geometry.saturation) if geometry.saturation < MOST_CENSORED else 0
     made = Tables(
         np.array(optics), np.stack([terms["u_rest"], terms["q_rest"]], axis=1), terms["q_spread"], terms["weights"],
         _by_phase(seen), _by_phase(soft), np.array([*seen.origin, along]), threshold, saturation,

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from scipy import special
 
-from .columns import CELLS_PER_ROOT, deviance, exact, fringe, spline, sums, sums_censored, transmission
+from .columns import CELLS_PER_ROOT, IMPOSSIBLE, deviance, exact, fringe, spline, sums, sums_censored, transmission
 
 STRAIN, OMEGA, CHI, SCALE, BACKGROUND, THICKNESS = range(6)
 PARAMETERS = 6
@@ -350,21 +350,24 @@ def deviance_moments(threshold: int, saturation: int = 0) -> np.ndarray:
 
     They are the mean of D, its variance, and mean x covariance of D with the score. Summed over the Poisson distribution up
     to a mean of 50; above, the kernel takes 1 + 1 / (6 mean), 2 + 2 / (3 mean) and 0 (relative error below 1e-3).
-    Reports below the threshold are one event, of deviance -2 log P(N < threshold); so are those from the saturation on.
+    Reports below the threshold are one event, of deviance -2 log P(N < threshold); so are those from the saturation on, with
+    which the table goes on to where there are no others, and the moments are 0.
     """
-    mean = (np.arange(1, math.ceil(math.sqrt(50) * CELLS_PER_ROOT) + 3) / CELLS_PER_ROOT)[:, None] ** 2
-    n = np.arange(200.0)
+    highest = (math.sqrt(saturation) + 6) ** 2 if saturation > 0 else 50.0
+    mean = (np.arange(1, math.ceil(math.sqrt(highest) * CELLS_PER_ROOT) + 3) / CELLS_PER_ROOT)[:, None] ** 2
+    n = np.arange(float(saturation or 200))
     chance = np.exp(special.xlogy(n, mean) - mean - special.gammaln(n + 1))
     one = 2 * (special.xlogy(n, n / mean) - n + mean)
     score = n / mean - 1
+    if saturation > 0:
+        above = np.maximum(special.gammainc(saturation, mean), IMPOSSIBLE)
+        last = chance[:, -1:]
+        chance, one = np.hstack([chance, above]), np.hstack([one, -2 * np.log(above)])
+        score = np.hstack([score, last / above])
     if threshold >= 2:
-        below = chance[:, :threshold].sum(1)
+        below = np.maximum(chance[:, :threshold].sum(1), IMPOSSIBLE)
         one[:, :threshold] = -2 * np.log(below)[:, None]
         score[:, :threshold] = -(chance[:, threshold - 1] / below)[:, None]
-    if saturation > 0:
-        above = np.maximum(chance[:, saturation:].sum(1), 1e-300)
-        one[:, saturation:] = -2 * np.log(above)[:, None]
-        score[:, saturation:] = (chance[:, saturation - 1] / above)[:, None]
     first = (chance * one).sum(1)
     second = (chance * one**2).sum(1) - first**2
     joint = mean[:, 0] * (chance * one * score).sum(1)

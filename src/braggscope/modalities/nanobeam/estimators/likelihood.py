@@ -2,7 +2,8 @@
 
 Poisson likelihood of the closed form (forward.py), maximised by Fisher scoring with its analytic derivatives. The standard
 deviations are those of the Fisher matrix at the estimate: with right optics they reach the Cramer-Rao bound. Counts below the
-geometry's threshold are taken as what they are, "fewer than the threshold" (P(N < threshold)).
+geometry's threshold are taken as what they are, "fewer than the threshold" (P(N < threshold)), and reports at its saturation as
+"that or more"; from 500 counts on they are left out instead, which biases pixels that are bright enough to saturate now and then.
 
 `reduced_deviance` is the deviance over its expectation under the fitted mean; at these few counts that is far from the number of
 pixels. Its standard deviation follows too (McCullagh 1986, conditional on the estimate), and 4.5 of them are a misfit. Over the
@@ -12,7 +13,7 @@ whole scan, in the attributes, small misfits show that no frame alone would.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -77,6 +78,7 @@ class Likelihood(PerFrame):
 
     def fit(self, batch: Batch) -> dict[str, np.ndarray]:
         """Estimates, standard deviations, deviance and flags; NaN where a fit did not converge or has nothing to fit."""
+        batch = self._without_saturated(batch)
         return self._described(self._fitted(batch), batch)
 
     def result(self, state: State) -> xr.Dataset:
@@ -93,6 +95,16 @@ class Likelihood(PerFrame):
     @property
     def _free(self) -> int:
         return 6 if self.thickness == "free" else 5
+
+    def _without_saturated(self, batch: Batch) -> Batch:
+        """Leave out reports at a saturation that is too high to be taken for "that or more"."""
+        from ..compiled import MOST_CENSORED
+
+        top = self.geometry.saturation
+        if top < MOST_CENSORED or not (batch.frames >= top).any():
+            return batch
+        good = batch.frames < top
+        return replace(batch, mask=good if batch.mask is None else good & batch.mask)
 
     def _fitted(self, batch: Batch) -> dict[str, np.ndarray]:
         """Parameters, covariance, goodness and state of each frame, as in kernels.fit_frames."""
