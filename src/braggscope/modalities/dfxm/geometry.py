@@ -45,5 +45,5 @@ class DfxmGeometry(Geometry):
 
 
 def id03() -> DfxmGeometry:
-    """The microscope of ESRF ID03 at aluminium 111 and 17 keV: 2 theta = 18.01 deg from a = 4.0495 angstrom."""
-    return DfxmGeometry(pixel_um=6.5, magnification=36.0, energy_kev=17.0, two_theta_deg=17.94)
+    """The microscope of ESRF ID03 at aluminium 111 and 17 keV: 2 theta = 17.95 deg from a = 4.0495 angstrom."""
+    return DfxmGeometry(pixel_um=6.5, magnification=36.0, energy_kev=17.0, two_theta_deg=17.95)
