@@ -119,9 +119,9 @@ def test_two_measured_frames_are_calibrated():
     assert found.geometry.crystal_width_tau == 0.1 and "crystal_width_tau" not in found.uncertainty
 
 
-def dark(frames=3):
+def dark(frames=3, frame_shape=(64, 64)):
     grid = xr.Dataset(coords={"x": np.arange(frames)})
-    return Simulation(None, grid, (64, 64), lambda i: torch.full((len(i), 64, 64), 0.02), xr.Dataset(), Noise(), 1)
+    return Simulation(None, grid, frame_shape, lambda i: torch.full((len(i), *frame_shape), 0.02), xr.Dataset(), Noise(), 1)
 
 
 def ringless(frames=4):
@@ -137,6 +137,7 @@ def ringless(frames=4):
     [
         (dark(), {}, "at least 300 counts, got .* in the brightest of 3 frames"),
         (ringless(), {}, r"no ring of light like that of the geometry \(outer radius .* px\)"),
+        (dark(frame_shape=(16, 18)), {}, r"the frames are 16 x 18 pixels, but the ring at zero tilt needs 53 x 53"),
         (dark(), {"reference": {"colour": 1.0}}, "unknown reference 'colour'; there are: chi, omega, strain"),
         (dark(), {"reference": {"strain": 0.0, "omega": 0.0}}, "strain or omega, not both"),
         (dark(), {"reference": {"chi": float("nan")}}, "reference chi must be a number, got nan"),

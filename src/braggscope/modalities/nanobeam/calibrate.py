@@ -35,7 +35,7 @@ from braggscope.infer.runtime import single_threaded_torch
 
 from . import pupil as pupil_files
 from .counts import Counts, read_counts
-from .geometry import NanobeamGeometry
+from .geometry import NanobeamGeometry, check_frame
 from .optics_fit import FrameModel, JointFit, Optics, PupilModel, fit_frames, fit_jointly
 
 MOST_FRAMES = 600  # evenly over the scan: enough for uncertainties far below the error of one frame
@@ -104,11 +104,13 @@ def calibrate(
     reference: Known means over the scan: `chi` (deg) and either `omega` (deg) or `strain`; by default both tilts are 0.
     progress: Called with steps done and steps planned.
 
-    Raises InputError for unknown words, for frames with too few counts and where no ring is found.
+    Raises InputError for unknown words, for frames that the ring does not fit on or with too few counts, and where no ring is
+    found.
     """
     start = geometry or scan.geometry
     if not isinstance(start, NanobeamGeometry):
         raise InputError("calibrate needs a geometry to start from; give one with --geometry")
+    check_frame(start, scan.frame_shape)
     tell = _Progress(progress)
     target = _reference(reference)
     counts, dark = read_counts(scan, MOST_FRAMES, FEWEST_COUNTS)
