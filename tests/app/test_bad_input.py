@@ -38,6 +38,7 @@ def test_not_hdf5(refused, tmp_path):
     (tmp_path / "notes.h5").write_text("no frames here")
     assert "notes.h5" in refused("map", tmp_path / "notes.h5", "-o", tmp_path / "m.h5")
     assert "notes.h5 is not a map file" in refused("view", tmp_path / "notes.h5", "-o", tmp_path / "x.png")
+    assert "is not a map file" in refused("view", tmp_path, "-o", tmp_path / "x.png")
 
 
 def test_truncated_hdf5(refused, scan_file, tmp_path):

@@ -91,5 +91,5 @@ def _usage(error: typer.TyperException) -> int:
 def _told(message: str, code: int) -> int:
     if os.environ.get("BRAGGSCOPE_DEBUG") and sys.exc_info()[0] is not None:
         traceback.print_exc()
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {' '.join(message.split())}", err=True)  # what HDF5 says may have several lines
     return code
