@@ -49,9 +49,12 @@ def steps(out: Path) -> list[tuple[str, str]]:
 def main() -> int:
     """Run all steps; stop at the first that fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for the results; emptied first")
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for the results; an earlier demo in it goes")
     out = parser.parse_args().output
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():
+        if any(out.iterdir()) and not (out / "rocking.h5").exists():
+            parser.error(f"{out} holds other things than an earlier demo; name another folder with --output")
+        shutil.rmtree(out)
     out.mkdir(parents=True)
     program, start = Path(sys.executable).with_name("braggscope"), time.perf_counter()
     for title, command in steps(out):

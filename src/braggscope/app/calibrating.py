@@ -27,7 +27,7 @@ def calibrate_scan(
     progress: bool = True,
 ) -> Any:
     """The geometry that explains a scan (see `braggscope.calibrate`). Raises InputError, with nothing written, for bad input."""
-    inputs = (getattr(source, "path", None),)
+    inputs = (getattr(source, "path", None), geometry if isinstance(geometry, str | Path) else None)
     if output is not None:
         check_output(output, overwrite=overwrite, inputs=inputs)
         check_output(Path(output).with_suffix(".pupil.npz"), overwrite=overwrite, inputs=inputs)

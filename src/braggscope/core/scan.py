@@ -236,6 +236,8 @@ class Scan:
 def _binned(values: np.ndarray, factor: int) -> np.ndarray:
     """Sums over factor x factor pixels, shape (frame, row // factor, column // factor), wide enough not to overflow."""
     count, rows, columns = values.shape[0], values.shape[1] // factor, values.shape[2] // factor
-    kind: Any = {"u": np.uint32, "i": np.int64}.get(values.dtype.kind, np.float32 if values.itemsize <= 4 else np.float64)
+    kind: Any = {"u": np.uint32 if values.itemsize < 4 else np.uint64, "i": np.int64}.get(
+        values.dtype.kind, np.float32 if values.itemsize <= 4 else np.float64
+    )
     cut = values[:, : rows * factor, : columns * factor]
     return cut.reshape(count, rows, factor, columns, factor).sum(axis=(2, 4), dtype=kind)

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 
 import torch
@@ -52,8 +52,10 @@ def in_threads(work: Callable[[int, int], None], count: int, *, smallest: int = 
         work(0, count)
         return
     edges = [count * i // pieces for i in range(pieces + 1)]
-    for done in [_pool().submit(work, a, b) for a, b in itertools.pairwise(edges)]:
-        done.result()
+    pending = [_pool().submit(work, a, b) for a, b in itertools.pairwise(edges)]
+    wait(pending)  # all of them, also where one failed: they write into the caller's arrays
+    for one in pending:
+        one.result()
 
 
 @contextlib.contextmanager

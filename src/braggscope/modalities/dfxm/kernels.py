@@ -17,8 +17,9 @@ ROWS, SPREAD_OF_PEDESTAL, SPREAD_OF_TOTAL = 27, 25, 26  # work space of one moto
 ORDERS = 8  # power sums of each motor; the error bar of the kurtosis needs the eighth
 BIG = np.float32(1e30)
 U = np.uint64  # indices of this type are not tested for being negative, which lets loops be vectorised
-NO_DATA, NO_SIGNAL, NO_BACKGROUND, TRUNCATED, MASKED, TOO_NARROW = 1, 2, 4, 8, 16, 32
+NO_DATA, NO_SIGNAL, NO_BACKGROUND, TRUNCATED, MASKED, SHAPE_UNKNOWN = 1, 2, 4, 8, 16, 32
 CUT = np.float32(0.05)  # of the highest bin: a bin at the end of the scan above it means that the peak may be cut
+KNOWN = 0.1  # relative error of the width above which skewness and kurtosis, and their errors, mean nothing
 CLEAR = 2.2  # widths from the mean to the end of the scan: what a Gaussian cut at 2 of its own widths has
 SIGNIFICANT = 5.0  # standard deviations of the total below which there is no peak to speak of
 
@@ -394,7 +395,10 @@ def _signal(work, found, given, frames, gain, flag):  # type: ignore[no-untyped-
         work[U(12) * t + p] = total
         counting = gain * (total if total > 0.0 else 0.0) + var * frames
         work[U(SPREAD_OF_PEDESTAL) * t + p] = np.sqrt(np.float64(doubt))
-        work[U(SPREAD_OF_TOTAL) * t + p] = np.sqrt(counting + var * frames * free * (frames - 2.0 * kept))
+        # a scan that is background throughout has no total by construction, which is no knowledge of it
+        work[U(SPREAD_OF_TOTAL) * t + p] = np.sqrt(
+            counting + (var * frames * free * (frames - 2.0 * kept) if kept < frames else 0.0)
+        )
         # doubt about the pedestal of a peak that fills the scan is no doubt that there is a peak
         found[U(4) * t + p] = counting if kept == 0.0 else counting + var * frames * free * (frames - 2.0 * kept)
     for p in range(U(len(flag))):
@@ -422,7 +426,7 @@ def _fill(to, value):  # type: ignore[no-untyped-def]
 
 @_compiled
 def blank(out, flag, ends, start, stop):  # type: ignore[no-untyped-def]
-    """Set to NaN what cannot be known: the moments of pixels without signal, the shape of peaks narrower than the noise.
+    """Set to NaN what cannot be known: the moments of pixels without signal, the shape of peaks that the noise hides.
 
     A peak that has counts in the outermost bins, which are coarse, is cut only if its mean is near an end of the scan.
 
@@ -439,9 +443,9 @@ def blank(out, flag, ends, start, stop):  # type: ignore[no-untyped-def]
                 at = 4 + 8 * motor
                 room = min(out[at, p] - ends[motor, 0], ends[motor, 1] - out[at, p])
                 clear &= room > CLEAR * out[at + 2, p]
-                if not out[at + 2, p] > 0.0:
-                    flag[p] |= TOO_NARROW
-                    for k in range(at + 2, at + 8):
+                if not out[at + 2, p] * KNOWN > out[at + 3, p]:
+                    flag[p] |= SHAPE_UNKNOWN
+                    for k in range(at + 4 if out[at + 2, p] > 0.0 else at + 2, at + 8):
                         out[k, p] = np.nan
             if clear:
                 flag[p] &= ~TRUNCATED

@@ -5,9 +5,9 @@ and the diffuse background give, the gain (detector units per detected photon) i
 up what is no photon noise, the curvature of the rocking curve between neighbouring points and a flickering beam.
 
 The scatter is measured on the curves of some pixels by sixth differences along the fast motor,
-(1, -6, 15, -20, 15, -6, 1) / sqrt(924): peaks wider than about two steps leave them close to zero. They are sorted by the
-mean of the same seven points with the squares of these weights, which is where the noise comes from (its correlation with the
-difference, 0.11, changes the variance by one per cent).
+(1, -6, 15, -20, 15, -6, 1) / sqrt(924), or the like at uneven positions: peaks wider than about two steps leave them close to
+zero. They are sorted by the mean of the same seven points with the squares of these weights, which is where the noise comes from
+(its correlation with the difference, 0.11, changes the variance by one per cent).
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ class DetectorNoise:
     variance: float
 
 
-def detector_noise(curves: np.ndarray, fast: int) -> DetectorNoise:
+def detector_noise(curves: np.ndarray, fast: int, positions: np.ndarray) -> DetectorNoise:
     """Gain and dark noise from the curves of some pixels.
 
     curves: Counts, shape (point, pixel), NaN where there is none; points in grid order.
     fast: Points along the fast motor; below seven nothing can be measured.
+    positions: Of the fast motor at each point, in any unit, shape (point,).
     """
-    squares, means = _windows(np.ascontiguousarray(curves, np.float32), fast, DIFFERENCE.astype(np.float32))
+    squares, means = _windows(np.ascontiguousarray(curves, np.float32), fast, _differences(positions, fast))
     dark = _dark(squares, means)
     if dark is None:
         finite = curves[np.isfinite(curves)]
@@ -61,11 +62,29 @@ def detector_noise(curves: np.ndarray, fast: int) -> DetectorNoise:
     return DetectorNoise(gain if gain > SURE * gain_std else np.nan, gain_std, level, variance)
 
 
+def _differences(positions: np.ndarray, fast: int) -> np.ndarray:
+    """Sixth divided differences at the measured positions, normalised to unit scatter, float32, shape (window, 7).
+
+    They vanish on polynomials of degree 5 in the position, evenly spaced or not; `DIFFERENCE` where they are evenly spaced, and
+    where two positions coincide.
+    """
+    rows = positions.reshape(-1, fast)
+    if fast < SPAN:
+        return np.zeros((0, SPAN), np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(rows, SPAN, axis=1).reshape(-1, SPAN)
+    apart = windows[:, :, None] - windows[:, None, :] + np.eye(SPAN)
+    product = apart.prod(axis=2)
+    weights = 1 / np.where(product == 0, np.inf, product)
+    weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True)) + 1e-300
+    weights *= np.sign(weights[:, :1]) + (weights[:, :1] == 0)
+    return np.where((product == 0).any(axis=1, keepdims=True), DIFFERENCE, weights).astype(np.float32)
+
+
 @njit(cache=True, nogil=True)
 def _windows(curves, fast, weights):  # type: ignore[no-untyped-def]
     """Squared sixth differences and the matching means, shape (window, pixel)."""
     points, pixels = curves.shape
-    span = len(weights)
+    span = weights.shape[1]
     count = max(0, fast - span + 1)
     squares = np.zeros((points // fast * count, pixels), np.float32)
     means = np.zeros_like(squares)
@@ -73,7 +92,7 @@ def _windows(curves, fast, weights):  # type: ignore[no-untyped-def]
         for start in range(count):
             to = row * count + start
             for k in range(span):
-                weight, at = weights[k], row * fast + start + k
+                weight, at = weights[to, k], row * fast + start + k
                 for p in range(pixels):
                     squares[to, p] += weight * curves[at, p]
                     means[to, p] += weight * weight * curves[at, p]

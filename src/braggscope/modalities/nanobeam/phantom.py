@@ -21,7 +21,7 @@ from braggscope.core.simulation import Simulation
 
 from .compiled import expected, packed, tables
 from .forward import NanobeamForward
-from .geometry import NanobeamGeometry
+from .geometry import NanobeamGeometry, check_frame
 
 FULL_RANGE = {"strain": 5e-3, "omega": 0.05, "chi": 0.1}
 SCAN_STEP_UM = 0.05  # between scan positions; of no consequence for the frames
@@ -161,6 +161,7 @@ def _simulation(
     noise: Noise | None,
 ) -> Simulation:
     """Frames of a film with these fields; what they do not say is constant: thickness, background, and `scale` from the peak."""
+    check_frame(geometry, frame_shape)
     if not peak > geometry.background:
         raise InputError(f"peak must be above the background of the geometry ({geometry.background:g} counts), got {peak:g}")
     if noise == POISSON:

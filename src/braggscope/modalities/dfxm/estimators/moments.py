@@ -35,7 +35,7 @@ FLAGS = {
     kernels.NO_BACKGROUND: "no_background_outside_the_peak",
     kernels.TRUNCATED: "peak_cut_by_the_end_of_the_scan",
     kernels.MASKED: "some_counts_masked",
-    kernels.TOO_NARROW: "peak_too_narrow",
+    kernels.SHAPE_UNKNOWN: "shape_hidden_by_noise",
 }
 BINS = {1: 16, 2: 6, 3: 4}  # along each of so many motors
 BESIDE = {1: (2, 2), 2: (1, 2), 3: (1, 1)}  # bins beside the peak left out of the background: along one motor, along all together
@@ -176,7 +176,7 @@ class Moments(Estimator):
         """Gain and dark noise as the options say, else as the scan shows; gain 1 and no noise where it does not."""
         if self.gain != "auto" and self.readout != "auto" and self.pedestal != "auto":
             return DetectorNoise(float(self.gain), math.nan, float(-math.inf), float(self.readout) ** 2)
-        found = detector_noise(state["sample"], int(state["grid_shape"][-1]))
+        found = detector_noise(state["sample"], int(state["grid_shape"][-1]), scan.coordinates[-1])
         measured = math.isfinite(found.gain)
         gain = float(self.gain) if self.gain != "auto" else found.gain if measured else 1.0
         variance = (
