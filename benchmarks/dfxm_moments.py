@@ -15,6 +15,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -171,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=15)
     parser.add_argument("--size-gb", type=float, help="size of the file for the pass over a file; without it there is none")
-    parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where that file is written")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where that file is written")
     parser.add_argument("--data", type=Path, help="folder with dfxm/ in it, for the comparison with darling")
     parser.add_argument("--one-pass", help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -24,9 +24,9 @@ def steps(out: Path) -> list[tuple[str, str]]:
     """What is done and the command that does it."""
     rocking, mosaic, frames = DATA / "id03_rocking_mu.h5", DATA / "id03_mosa_chi_diffry.h5", DATA / "sriro3_frames.h5"
     return [
-        ("A real rocking scan of ESRF ID03: what is in the file?", f"info {rocking}"),
-        ("Its map: orientation, width and shape of every pixel's rocking curve", f"map {rocking} -o {out}/rocking.h5"),
-        ("A real two-dimensional mosaicity scan of ESRF ID03", f"map {mosaic} -o {out}/mosaicity.h5"),
+        ("A real two-dimensional mosaicity scan of ESRF ID03: what is in the file?", f"info {mosaic}"),
+        ("Its map: mean orientation, width and shape of every pixel's peak", f"map {mosaic} -o {out}/mosaicity.h5"),
+        ("A real rocking scan of ESRF ID03, shorter than the peaks of a deformed crystal", f"map {rocking} -o {out}/rocking.h5"),
         (
             "A nanobeam scan of a strained film, simulated with photon noise at a peak of 7 counts",
             f"simulate nanobeam --phantom sinusoid_sigmoid --geometry {FILM} --shape 80 80 --peak 7 --seed 1 "
@@ -40,8 +40,8 @@ def steps(out: Path) -> list[tuple[str, str]]:
         ("Then their strain and tilts", f"map {frames} --geometry {out}/sriro3.toml -o {out}/sriro3.h5"),
         (
             "One page with all of it",
-            f"report {out}/rocking.h5 {out}/mosaicity.h5 {out}/film.h5 {out}/sriro3.h5 "
-            f"--scan {rocking} --scan {mosaic} --scan {out}/film_scan.h5 --scan {frames} -o {out}/report.html",
+            f"report {out}/mosaicity.h5 {out}/rocking.h5 {out}/film.h5 {out}/sriro3.h5 "
+            f"--scan {mosaic} --scan {rocking} --scan {out}/film_scan.h5 --scan {frames} -o {out}/report.html",
         ),
     ]
 

@@ -40,7 +40,7 @@ def open(path: str | Path, scan: str | None = None, *, detector: str | None = No
 
 
 def map(
-    source: Source,
+    source: Source | str | Path,
     method: str | None = None,
     *,
     modality: str | None = None,
@@ -55,6 +55,7 @@ def map(
 ) -> xr.Dataset:
     """The map of a source: each quantity, its standard deviation where the method is calibrated, flags and provenance.
 
+    source: A scan from `open`, a simulation, or the path of a scan file. `scan.cut` and `scan.bin` give parts of its frames.
     method: Name of the method; by default the one that the modality recommends.
     modality: Name of the microscopy, where neither the source nor the geometry says it.
     geometry: A Geometry, its values, or a TOML file; by default what the source says.
@@ -69,6 +70,8 @@ def map(
     """
     from .app.mapping import map_source
 
+    if isinstance(source, str | Path):
+        source = open(source)
     return map_source(
         source, method, modality=modality, geometry=geometry, output=output, overwrite=overwrite, resume=resume, device=device,
         workers=workers, progress=progress, options=options,

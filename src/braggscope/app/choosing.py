@@ -21,7 +21,13 @@ def choose_modality(source: Source, name: str | None = None, geometry: GeometryL
 
     Raises InputError, listing those there are, where nobody says it, and where the geometry file cannot be read.
     """
-    name = name or _modality_of(geometry) or source.modality
+    stated = _modality_of(geometry)
+    if name is None and stated is not None and source.modality not in (None, stated):
+        raise InputError(
+            f"{_called(source)} is a {source.modality} scan, but the geometry is one of {stated}; give another geometry, or "
+            f"--modality {stated} if that is what is meant"
+        )
+    name = name or stated or source.modality
     if name is None:
         nor = f", nor does the geometry file {geometry}" if isinstance(geometry, str | Path) else ""
         raise InputError(

@@ -8,6 +8,7 @@ with `resume` goes on to the very map that an uninterrupted run gives.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -130,7 +131,7 @@ class Keeper:
             "complete": int(finished),
         }
         found = {str(name): plain(value) for name, value in dataset.attrs.items()}
-        return dataset.assign_attrs({**self.attributes, **counts, **found})
+        return _on_detector(dataset, self.attributes).assign_attrs({**self.attributes, **counts, **found})
 
     def save(self, progress: Progress) -> None:
         """Write the output file of a run that is not finished, with the state. Raises BraggscopeError where that fails."""
@@ -167,6 +168,19 @@ class Keeper:
             return "; nothing was written"
         held = f"{self.path} holds {self.saved} of {self.total} {self.estimator.reads}"
         return f"; {held}; repeat the command with --resume to finish it"
+
+
+def _on_detector(dataset: xr.Dataset, attributes: Mapping[str, Any]) -> xr.Dataset:
+    """A map over detector pixels with the middle of each pixel, in rows and columns of the recorded frame, as coordinates."""
+    if "roi" not in attributes or not {"row", "column"} <= set(dataset.dims):
+        return dataset
+    top, _, left, _ = json.loads(str(attributes["roi"]))
+    binning = int(attributes["binning"])
+    axes = {}
+    for name, start in (("row", top), ("column", left)):
+        middle = start + (np.arange(dataset.sizes[name]) + 0.5) * binning - 0.5
+        axes[name] = (name, middle, {"units": "px", "long_name": f"{name} of the recorded frame"})
+    return dataset.assign_coords(axes)
 
 
 def _run(source: Source, keeper: Keeper, interruption: Interruption, show: bool) -> Progress:

@@ -13,6 +13,13 @@ from braggscope.core.maps import flag_counts, quantity_names
 from .texts import row, shape_text
 
 MISFIT = 5.0  # standard deviations above 1 at which the reduced deviance of a scan cannot be chance
+MATTERS = 0.01  # of deviance above 1: below, the stated errors still hold however sure the misfit is
+MOST = 0.5  # of the points
+DOUBTS = {
+    "peak_cut_by_the_end_of_the_scan": "most peaks are cut by the end of the scan: their means lie too near its middle, their "
+    "widths are too small; a longer scan would help",
+    "no_background_outside_the_peak": "most peaks fill the scan, so that the pedestal is the darkest level of the image",
+}  # what a flag means for the map where most points carry it
 
 
 def summarise(dataset: xr.Dataset) -> dict[str, Any]:
@@ -42,6 +49,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         "reduced_deviance": _number(attrs.get("reduced_deviance")),
         "reduced_deviance_std": _number(attrs.get("reduced_deviance_std")),
         "uncalibrated_because": attrs.get("uncalibrated_because"),
+        "gain_from": attrs.get("gain_from"),
         "seconds": _number(attrs.get("seconds")),
     }
 
@@ -75,11 +83,21 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if summary["masked_counts"]:
         frames = summary["masked_frames"]
         said.append(f"{summary['masked_counts']} counts in {frames} frames masked (NaN, negative or saturated)")
-    if misfit(summary) > MISFIT:
+    if misfit(summary) > MISFIT and summary["reduced_deviance"] > 1 + MATTERS:
         said.append(
             f"the model does not explain the frames: the reduced deviance of the whole scan is {misfit(summary):.0f} standard "
-            "deviations above 1, and errors beyond the stated ones must be expected (geometry not calibrated?)"
+            "deviations above 1, and errors beyond the stated ones must be expected (is the geometry calibrated, and is "
+            "everything free that varies?)"
         )
+    for word, meaning in DOUBTS.items():
+        if summary["flags"].get(word, 0) > MOST * summary["points"]:
+            said.append(meaning)
+    if summary["gain_from"] == "assumed":
+        said.append(
+            "the detector gain could not be measured and was taken as 1: give it with --option gain=VALUE for right errors"
+        )
+    if not any(q["median"] is not None for q in summary["quantities"].values()):
+        said.append("nothing could be mapped: no point has a value")
     if summary["uncalibrated_because"]:
         said.append(f"no standard deviations: {summary['uncalibrated_because']}")
     return said

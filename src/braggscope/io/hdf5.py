@@ -16,6 +16,8 @@ import numpy as np
 
 from braggscope.core.errors import InputError
 
+from .buffers import Buffers
+
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx", ".nexus", ".he5", ".cxi")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 CACHE_BYTES = 256 * 2**20  # most memory for decoded chunks that several reads share
@@ -158,6 +160,7 @@ class HDF5Frames:
         self.dtype = dtype.newbyteorder("=")
         self._dataset: Any = None
         self._lock = threading.Lock()
+        self._buffers = Buffers()
 
     @classmethod
     def of(cls, path: Path, dataset: Any) -> HDF5Frames:
@@ -175,7 +178,7 @@ class HDF5Frames:
         pieces = runs(which, self.shape[0])
         window = (rows, columns)
         height, width = (len(range(*cut.indices(size))) for cut, size in zip(window, self._shape[-2:], strict=True))
-        out = np.empty((sum(b - a for a, b in pieces), height, width), self.dtype)
+        out = self._buffers.empty((sum(b - a for a, b in pieces), height, width), self.dtype)
         done = 0
         try:
             dataset = self._open()
@@ -214,11 +217,11 @@ class HDF5Frames:
             return self._dataset
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dataset": None, "_lock": None}
+        return {**self.__dict__, "_dataset": None, "_lock": None, "_buffers": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock, self._buffers = threading.Lock(), Buffers()
 
 
 class Kept:

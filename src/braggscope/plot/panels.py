@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from braggscope.core.maps import flag_counts, quantity_names
 
@@ -22,7 +25,7 @@ def image_panel(ax: Axes, values: xr.DataArray, *, signed: bool = False, title: 
     """
     unit = str(values.attrs.get("units", ""))
     label = f"{values.name}" + (f" ({unit})" if unit not in ("", "1") else "")
-    ax.set_title(title or label, fontsize=9)
+    ax.set_title(title or label, fontsize=9, loc="left")
     if values.ndim == 1:
         ax.plot(values[values.dims[0]] if values.dims[0] in values.coords else np.arange(values.size), values, ".-", ms=3, lw=0.7)
         ax.set_xlabel(_axis_label(values, 0))
@@ -46,20 +49,33 @@ def image_panel(ax: Axes, values: xr.DataArray, *, signed: bool = False, title: 
 
 
 def flag_panel(ax: Axes, dataset: xr.Dataset) -> None:
-    """The flags of a map, with how many points carry each."""
+    """The flags of a map: good points white, each other one in the colour of its most severe reason, the last that is named."""
     flag = dataset["flag"]
     counts = flag_counts(dataset)
-    words = [w for w in counts if w != "good" and counts[w]]
-    ax.set_title("flags: " + (", ".join(f"{w} {counts[w]}" for w in words) or "none"), fontsize=8, wrap=True)
-    shade = (flag.values != 0).astype(float)
+    good = counts.pop("good")
+    reasons = {word: count for word, count in counts.items() if count}
+    ax.set_title(f"flags: {good} of {flag.size} points good", fontsize=9, loc="left")
+    colours = [matplotlib.colormaps["tab10"](i % 10) for i in range(len(reasons))]
+    marks = [
+        Patch(color=c, label=f"{word.replace('_', ' ')}: {n}") for c, (word, n) in zip(colours, reasons.items(), strict=True)
+    ]
+    masks = dict(zip(str(flag.attrs["flag_meanings"]).split(), np.atleast_1d(flag.attrs["flag_masks"]), strict=True))
+    which = np.zeros(flag.shape)
+    for number, word in enumerate(reasons, start=1):
+        which[(flag.values & int(masks[word])) != 0] = number
     if flag.ndim == 1:
-        ax.plot(np.arange(flag.size), shade, ".", ms=2)
-        return
-    ax.imshow(shade, origin="lower" if "row" not in flag.dims else "upper", aspect=_aspect(flag), extent=_extent(flag),
-              cmap="Greys", vmin=0, vmax=1, interpolation="nearest")  # fmt: skip
-    ax.set_ylabel(_axis_label(flag, 0))
-    ax.set_xlabel(_axis_label(flag, 1))
+        ax.scatter(np.arange(flag.size), which, c=[("white", *colours)[int(n)] for n in which], s=4)
+        ax.set_yticks([])
+    else:
+        ax.imshow(
+            which, origin="lower" if "row" not in flag.dims else "upper", aspect=_aspect(flag), extent=_extent(flag),
+            cmap=ListedColormap(["white", *colours]), vmin=-0.5, vmax=len(colours) + 0.5, interpolation="nearest",
+        )  # fmt: skip
+        ax.set_ylabel(_axis_label(flag, 0))
+    ax.set_xlabel(_axis_label(flag, flag.ndim - 1))
     ax.tick_params(labelsize=7)
+    if marks:
+        ax.legend(handles=marks, fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
 def maps_figure(dataset: xr.Dataset, names: list[str] | None = None, *, signed: tuple[str, ...] = (), title: str = "") -> Figure:
@@ -100,6 +116,8 @@ def _extent(values: xr.DataArray) -> tuple[float, float, float, float] | None:
         x = values[name].values
         half = (x[-1] - x[0]) / (len(x) - 1) / 2
         edges += [float(x[0] - half), float(x[-1] + half)]
+    if "row" in values.dims:  # rows are drawn downwards
+        edges[2], edges[3] = edges[3], edges[2]
     return edges[0], edges[1], edges[2], edges[3]
 
 

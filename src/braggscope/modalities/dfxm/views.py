@@ -31,9 +31,9 @@ def overview(dataset: xr.Dataset, scan: Any = None) -> Figure:
 
 
 def mosaicity(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
-    """Mean positions of two motors as one colour per pixel, with the key beside; None for a scan of one motor.
+    """Mean positions of two motors as one colour per pixel, with the key beside.
 
-    Pixels without signal are grey. The key spans the 2nd to 98th percentile of each motor.
+    None for a scan of one motor. Pixels without signal are grey. The key spans the 2nd to 98th percentile of each motor.
     """
     motors = motors_of(dataset)
     if len(motors) < 2:
@@ -53,9 +53,10 @@ def mosaicity(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
 
 
 def rocking_curves(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
-    """Total intensity, and the curves of some pixels with pedestal, mean and width marked; None without the scan.
+    """Total intensity, and the curves of some pixels with pedestal, mean and width marked.
 
-    The pixels are spread over the range of the total; over several motors, the curve is summed over the others.
+    None without the scan. The pixels are spread over the range of the total; over several motors, the curve is summed over
+    the others.
     """
     if scan is None or "total" not in dataset:
         return None

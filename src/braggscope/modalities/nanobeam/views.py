@@ -17,6 +17,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from scipy.special import xlogy
 
 from braggscope.core.errors import InputError
 from braggscope.core.maps import quantity_names
@@ -123,12 +124,13 @@ def _model(dataset: xr.Dataset, geometry: NanobeamGeometry, position: int, frame
 
 
 def _frame_row(axes: np.ndarray, counts: np.ndarray, mean: np.ndarray, label: str) -> None:
-    """Counts, model and residual in standard deviations on three axes."""
+    """Counts, model and deviance residual (near a standard normal where the model holds) on three axes."""
     scale = Normalize(0, max(float(np.nanpercentile(counts, 99.5)), float(mean.max()), 1.0))
-    residual = (counts - mean) / np.sqrt(np.maximum(mean, 0.1))
+    deviance = 2 * (xlogy(counts, counts / mean) - counts + mean)
+    residual = np.sign(counts - mean) * np.sqrt(np.maximum(deviance, 0))
     for ax, values, title in ((axes[0], counts, f"{label}\ncounts"), (axes[1], mean, "model")):
         _image(ax, values, title, cmap="viridis", norm=scale)
-    _image(axes[2], residual, "residual / standard deviation", cmap="RdBu_r", norm=Normalize(-4, 4))
+    _image(axes[2], residual, "deviance residual", cmap="RdBu_r", norm=Normalize(-4, 4))
 
 
 def _image(ax: Axes, values: np.ndarray, title: str, *, cmap: str, norm: Normalize) -> None:
