@@ -179,7 +179,7 @@ def column_terms(geometry: NanobeamGeometry, columns: int) -> dict[str, np.ndarr
     q_per_px = turn * k * (np.cos(gamma) + np.sin(gamma) / math.tan(alpha))
     sigma = geometry.blur_px[1] / 2
     phase = geometry.thickness_a * float(q_per_px.max()) * (0.5 + 2 * sigma)  # across half a pixel
-    nodes, weights = _pixel_rule(sigma, 3 + math.ceil(2 * phase))
+    nodes, weights = _pixel_rule(sigma, 2 + math.ceil(2 * phase))
     return {"u_rest": u / step, "q_rest": q, "q_spread": q_per_px[:, None] * nodes, "weights": weights}
 
 

@@ -19,7 +19,7 @@ from .columns import CELLS_PER_ROOT, IMPOSSIBLE, deviance, exact, fringe, spline
 STRAIN, OMEGA, CHI, SCALE, BACKGROUND, THICKNESS = range(6)
 PARAMETERS = 6
 MAX_STEPS = 60
-DECREMENT = 1e-6  # (step / standard deviation)^2 at which a fit has converged
+DECREMENT = 1e-4  # (step / standard deviation)^2 at which a fit has converged: what is left then is a tenth of the step or less
 CLAMP = np.array([2e-3, 3e-4, 3e-4, 1.0, 1.0, 0.3])  # longest step of each parameter
 PATIENCE = 15  # full steps; then each is SHORTER: with few counts they may go to and fro across a kink of the likelihood, which
 SHORTER = 0.8  # a photon just outside a sharp edge makes; the estimate is where they contract to, if
@@ -131,12 +131,13 @@ def _one_pass(
     scale, background, thickness, k_cos = math.exp(p[SCALE]), math.exp(p[BACKGROUND]), math.exp(p[THICKNESS]), optics[3]
     for c in range(counts.shape[0]):
         knot = spline((columns[c, 0] + places[0] - grid[1]) * grid[2] - 1, weight_u, slope_u, grid[2])
-        shade, by_q, by_log = fringe(columns[c, 1] + places[2], spread[c], weights, thickness)
-        if knot < 0 or knot + 4 > table.shape[0] or high <= low:
+        shade, by_q, by_log = 0.0, 0.0, 0.0
+        if knot < 0 or knot + 4 > table.shape[0] or high <= low:  # no light, and no need to know the fringe, whose sines are slow
             value[:] = 0
             by_u[:] = 0
             by_v[:] = 0
         else:
+            shade, by_q, by_log = fringe(columns[c, 1] + places[2], spread[c], weights, thickness)
             transmission(table, weight_u, slope_u, knot, weight_v, slope_v, phase, k, low, high, value, by_u, by_v)
         amplitude, steep = scale * shade, scale * by_q
         if threshold < 2 and saturation == 0:
