@@ -187,6 +187,7 @@ def test_the_summary_is_of_the_good_points_unless_most_are_flagged():
 
 def test_a_misfit_of_the_whole_scan_is_said():
     dataset = maps.empty_map([maps.Quantity("level", "count", "level")], ("x",), (5,), {}, {1: "no_frame"})
+    dataset["level"].values[...] = 2.0
     dataset.attrs = {"reduced_deviance": 1.02, "reduced_deviance_std": 0.001}
     assert any("20 standard deviations above 1" in remark for remark in remarks(summarise(dataset)))
     dataset.attrs["reduced_deviance"] = 1.003

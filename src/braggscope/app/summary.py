@@ -96,7 +96,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         said.append(
             "the detector gain could not be measured and was taken as 1: give it with --option gain=VALUE for right errors"
         )
-    if not any(q["median"] is not None for q in summary["quantities"].values()):
+    if summary["complete"] and summary["quantities"] and all(q["median"] is None for q in summary["quantities"].values()):
         said.append("nothing could be mapped: no point has a value")
     if summary["uncalibrated_because"]:
         said.append(f"no standard deviations: {summary['uncalibrated_because']}")

@@ -125,10 +125,9 @@ def save(dataset: xr.Dataset, path: str | Path, *, state: Mapping[str, np.ndarra
             signal = next(iter(dataset.data_vars))
             data.attrs["signal"] = signal
             data.attrs["axes"] = [d if d in dataset.coords else "." for d in dataset[signal].dims]
-            data.attrs["auxiliary_signals"] = [n for n in quantity_names(dataset) if n != signal]
-            for name in quantity_names(dataset):
-                if f"{name}_std" in dataset:
-                    data[name].attrs["uncertainties"] = f"{name}_std"
+            others = [n for n in quantity_names(dataset) if n != signal and dataset[n].dims == dataset[signal].dims]
+            if others:
+                data.attrs["auxiliary_signals"] = others
             for name, value in (state or {}).items():
                 file.create_dataset(f"{STATE}/state_{quote(name, safe=' :()')}", data=value)
 
@@ -145,8 +144,6 @@ def load(path: str | Path) -> xr.Dataset:
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path} is not a map file ({error})") from None
     dataset.attrs = {k: v for k, v in dataset.attrs.items() if k not in ("NX_class", "signal", "axes", "auxiliary_signals")}
-    for variable in dataset.data_vars.values():
-        variable.attrs.pop("uncertainties", None)
     return dataset
 
 

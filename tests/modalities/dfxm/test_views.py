@@ -20,7 +20,7 @@ def mapped(shape):
 
 def test_overview_has_each_quantity_and_its_error():
     _, m = mapped((21,))
-    titles = " ".join(ax.get_title() for ax in views.overview(m).axes)
+    titles = " ".join(ax.get_title(loc="left") for ax in views.overview(m).axes)
     for name in ("mu (deg)", "mu_width (deg)", "total (count)", "pedestal (count)", "standard deviation of mu_kurtosis", "flags"):
         assert name in titles
 

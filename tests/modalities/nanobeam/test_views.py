@@ -37,7 +37,7 @@ def result(scan):
 
 
 def titles(figure):
-    return [ax.get_title() for ax in figure.axes]
+    return [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes]
 
 
 def test_the_overview_shows_every_quantity_and_its_error(result):

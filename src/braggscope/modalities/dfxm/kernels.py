@@ -443,7 +443,7 @@ def blank(out, flag, ends, start, stop):  # type: ignore[no-untyped-def]
                 at = 4 + 8 * motor
                 room = min(out[at, p] - ends[motor, 0], ends[motor, 1] - out[at, p])
                 clear &= room > CLEAR * out[at + 2, p]
-                possible = out[at + 6, p] > out[at + 4, p] ** 2 - 2.0  # Pearson 1916, holds for all that has no negative part
+                possible = out[at + 6, p] > out[at + 4, p] ** 2 - 2.01  # Pearson 1916; equal to - 2 for two positions
                 if not (out[at + 2, p] * KNOWN > out[at + 3, p] and possible):
                     flag[p] |= SHAPE_UNKNOWN
                     for k in range(at + 4 if out[at + 2, p] > 0.0 else at + 2, at + 8):
