@@ -75,7 +75,7 @@ def flag_panel(ax: Axes, dataset: xr.Dataset) -> None:
     ax.set_xlabel(_axis_label(flag, flag.ndim - 1))
     ax.tick_params(labelsize=7)
     if marks:
-        ax.legend(handles=marks, fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        ax.legend(handles=marks, fontsize=6, loc="upper left", bbox_to_anchor=(0.0, -0.25), frameon=False)
 
 
 def maps_figure(dataset: xr.Dataset, names: list[str] | None = None, *, signed: tuple[str, ...] = (), title: str = "") -> Figure:
