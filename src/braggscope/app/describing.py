@@ -82,7 +82,7 @@ def _modality(kind: Modality) -> dict[str, Any]:
 
 def _method(kind: Modality, name: str) -> dict[str, Any]:
     cls = kind.estimator(name)
-    fields = [f for f in dataclasses.fields(cls) if f.name != "geometry"]
+    fields = cls.declared()
     return {
         "summary": cls.summary,
         "calibrated": cls.calibrated,

@@ -23,7 +23,7 @@ BLOCKS, BLOCK_BYTES = 64, 2**20
 
 SAME = (
     "version", "modality", "method", "options", "geometry", "geometry_files", "input_file", "input_hash", "input_scan",
-    "input_detector", "roi", "binning", "saturation",
+    "input_detector", "roi", "binning", "saturation", "model_hash",
 )  # fmt: skip
 """What an interrupted run and the one that finishes it must agree in."""
 
@@ -47,6 +47,7 @@ def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str
         "geometry_files": {k: _hash_of(v) for k, v in geometry.items() if k.endswith("_file")} or None,
         "seed": seed,
         **source.provenance,
+        **estimator.facts(),
         **(file_hash(path) if path is not None else {}),
         "saturation": getattr(source, "saturation", None),
         "uncalibrated_because": None if estimator.calibrated else estimator.uncalibrated_because,

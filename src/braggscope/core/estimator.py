@@ -32,9 +32,12 @@ from .source import Source
 State = dict[str, np.ndarray]
 
 
-def option(default: Any, doc: str, *, unit: str = "", choices: tuple[str, ...] = ()) -> Any:
-    """Declare an option of an estimator: its default, what it means, its unit and, for words, the choices."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "unit": unit, "choices": choices})
+def option(default: Any, doc: str, *, unit: str = "", choices: tuple[str, ...] = (), stage: str = "") -> Any:
+    """Declare an option of an estimator: its default, what it means, its unit and, for words, the choices.
+
+    stage: "training" for an option that belongs to a trained model (core.learned).
+    """
+    return dataclasses.field(default=default, metadata={"doc": doc, "unit": unit, "choices": choices, "stage": stage})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +85,21 @@ class Estimator(abc.ABC):
 
     def options(self) -> dict[str, Any]:
         """The options and their values, for the provenance."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "geometry"}
+        return {f.name: getattr(self, f.name) for f in self.declared()}
+
+    def facts(self) -> dict[str, Any]:
+        """What else the provenance should say, such as the model in use."""
+        return {}
+
+    @classmethod
+    def declared(cls) -> list[dataclasses.Field[Any]]:
+        """The options, as the fields that declare them."""
+        return [f for f in dataclasses.fields(cls) if "doc" in f.metadata]
 
     @classmethod
     def with_options(cls, geometry: Geometry | None, values: Mapping[str, Any]) -> Self:
         """The method with options given as words or values ("thickness=free"). Raises InputError, naming what is wrong."""
-        known = {f.name: f for f in dataclasses.fields(cls) if f.name != "geometry"}
+        known = {f.name: f for f in cls.declared()}
         for key in values:
             if key not in known:
                 raise InputError(f"method '{cls.name}' has no option '{key}'; it has: {', '.join(known) or 'none'}")

@@ -1,0 +1,157 @@
+"""Methods whose network is trained before it maps.
+
+    for report in Donut(geometry).train([scan], Training(folder)):
+        print(report.epoch, report.validation)
+    map = report.estimator ...               # an estimator like any other, with a model that can be saved
+
+A method declares options of training with `option(..., stage="training")`; they are part of the model and cannot be changed when
+a model is used. Used without a model, a method trains in `prepare` on the source that it maps.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from .errors import InputError
+from .estimator import PerFrame
+from .geometry import Geometry
+from .source import Source
+
+if TYPE_CHECKING:
+    from .model import Model
+
+SAME = 1e-6  # relative difference of geometry values that is rounding
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a training runs; what is learned from what is the method's.
+
+    folder: Where checkpoints and logs go; None keeps none.
+    resume: Go on from the checkpoint in the folder.
+    seed: Of the initial weights, the order of frames and simulated noise.
+    device: "cpu" or "cuda"; devices, nodes: how many, started by torchrun where there is more than one process.
+    precision: "32", or "bf16" where the device is faster with it.
+    log: Format of the log in the folder.
+    """
+
+    folder: Path | None = None
+    resume: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    devices: int = 1
+    nodes: int = 1
+    precision: Literal["32", "bf16"] = "32"
+    log: Literal["csv", "tensorboard"] = "csv"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One epoch of a training.
+
+    epoch, epochs: Which, counted from 1, of how many at most.
+    train, validation: Losses by name, means over the epoch; "loss" is the one that counts.
+    best: Whether its weights are the best so far.
+    seconds: Since the start of this run.
+    stopped: Why no epoch follows, where that is not the plan; empty otherwise.
+    estimator: The method with the best weights; in the last report only.
+    """
+
+    epoch: int
+    epochs: int
+    train: Mapping[str, float]
+    validation: Mapping[str, float]
+    best: bool
+    seconds: float
+    stopped: str = ""
+    estimator: Any = None
+
+
+@dataclass(frozen=True)
+class Learned(PerFrame):
+    """The base of a method that maps frames with a trained network.
+
+    ignores: Geometry fields that may differ between the model and a scan.
+    """
+
+    model: Model | None = dataclasses.field(default=None, repr=False, kw_only=True)
+
+    ignores: ClassVar[tuple[str, ...]] = ()
+
+    @abc.abstractmethod
+    def train(self, sources: Sequence[Source], training: Training) -> Iterator[Report]:
+        """Train on these sources, one report per epoch; the last one has the trained method.
+
+        Raises InputError, before the first report, where the sources cannot be learned from.
+        """
+
+    def prepare(self, source: Source) -> Self:
+        """Train on the source where there is no model yet."""
+        self.check_source(source)
+        if self.model is not None:
+            return self
+        last = None
+        for last in self.train([source], Training()):
+            pass
+        assert last is not None
+        return last.estimator
+
+    def check_source(self, source: Source) -> None:
+        """Raise InputError where the model knows frames of another shape."""
+        if self.model is not None and tuple(source.frame_shape) != tuple(self.model.frame_shape):
+            ours, theirs = (" x ".join(map(str, shape)) for shape in (self.model.frame_shape, source.frame_shape))
+            raise InputError(f"the model knows frames of {ours} pixels, those of the scan have {theirs}; cut or bin the scan")
+
+    @classmethod
+    def from_model(cls, model: Model, geometry: Geometry | None, values: Mapping[str, Any]) -> Self:
+        """The method with a model and options given as words or values.
+
+        geometry: Of the scan. Raises InputError, with the values, where the model was trained for another one, and for an
+        option that training has decided.
+        """
+        differing = _differences(model.geometry, geometry, cls.ignores)
+        if differing:
+            raise InputError(
+                f"the model was trained for another geometry: {'; '.join(differing)}; train one for this geometry, or give the "
+                "model's geometry with --geometry if that is what is meant"
+            )
+        for name in values:
+            if name in cls.training_options():
+                raise InputError(f"option {name} was decided when the model was trained (it is {model.options.get(name)})")
+        decided = {name: value for name, value in model.options.items() if name in cls.training_options()}
+        return dataclasses.replace(cls.with_options(geometry, {**decided, **values}), model=model)
+
+    @classmethod
+    def training_options(cls) -> list[str]:
+        """Names of the options that belong to training."""
+        return [f.name for f in dataclasses.fields(cls) if f.metadata.get("stage") == "training"]
+
+    def facts(self) -> dict[str, Any]:
+        """The model's file and hash, and how it was trained, for the provenance."""
+        if self.model is None:
+            return {}
+        trained = {f"model_{name}": value for name, value in self.model.provenance.items()}
+        return {**self.model.file, **trained}
+
+
+def _differences(trained: Mapping[str, Any], geometry: Geometry | None, ignores: tuple[str, ...]) -> list[str]:
+    """The values in which a geometry differs from that of a model, a phrase each."""
+    if geometry is None:
+        return []
+    found, now = [], geometry.to_mapping()
+    for name in {**trained, **now}:
+        old, new = trained.get(name), now.get(name)
+        numbers = isinstance(old, int | float) and isinstance(new, int | float)
+        same = abs(old - new) <= SAME * max(abs(old), abs(new)) if numbers else old == new  # type: ignore[operator]
+        if name not in ignores and not same:
+            found.append(f"{name} is {_shown(old)} in the model and {_shown(new)} here")
+    return found
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
