@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
 
 from .errors import InputError
 from .estimator import PerFrame
@@ -58,7 +61,7 @@ class Report:
     train, validation: Losses by name, means over the epoch; "loss" is the one that counts.
     best: Whether its weights are the best so far.
     seconds: Since the start of this run.
-    stopped: Why no epoch follows, where that is not the plan; empty otherwise.
+    stopped: Why no epoch follows, where the training failed; empty where it went as planned, stopping early included.
     estimator: The method with the best weights; in the last report only.
     """
 
@@ -95,10 +98,7 @@ class Learned(PerFrame):
         self.check_source(source)
         if self.model is not None:
             return self
-        last = None
-        for last in self.train([source], Training()):
-            pass
-        assert last is not None
+        *_, last = self.train([source], Training())
         return last.estimator
 
     def check_source(self, source: Source) -> None:
@@ -114,7 +114,8 @@ class Learned(PerFrame):
         geometry: Of the scan. Raises InputError, with the values, where the model was trained for another one, and for an
         option that training has decided.
         """
-        differing = _differences(model.geometry, geometry, cls.ignores)
+        hashes = model.provenance.get("geometry_files") or {}
+        differing = _differences(model.geometry, geometry, cls.ignores, hashes)
         if differing:
             raise InputError(
                 f"the model was trained for another geometry: {'; '.join(differing)}; train one for this geometry, or give the "
@@ -127,6 +128,21 @@ class Learned(PerFrame):
         return dataclasses.replace(cls.with_options(geometry, {**decided, **values}), model=model)
 
     @classmethod
+    def convert(cls, weights: Mapping[str, np.ndarray], geometry: Geometry, *, prefix: str | None = None) -> Model:
+        """The model of weights that were published as plain arrays.
+
+        prefix: Of the names of the arrays, where the file holds several networks; None takes the method's own choice.
+        Raises InputError where arrays are missing, unexpected or of another shape, and where the method knows no such weights.
+        """
+        raise InputError(
+            f"method '{cls.name}' has no published weights to convert; `braggscope train --method {cls.name}` trains it"
+        )
+
+    def exported(self) -> Model:
+        """The model with its network as an ONNX graph instead of weights. Raises InputError where the method cannot."""
+        raise InputError(f"method '{self.name}' cannot be exported as an ONNX graph")
+
+    @classmethod
     def training_options(cls) -> list[str]:
         """Names of the options that belong to training."""
         return [f.name for f in dataclasses.fields(cls) if f.metadata.get("stage") == "training"]
@@ -136,22 +152,40 @@ class Learned(PerFrame):
         if self.model is None:
             return {}
         trained = {f"model_{name}": value for name, value in self.model.provenance.items()}
-        return {**self.model.file, **trained}
+        return {**(self.model.file or {"model_hash": self.model.digest()}), **trained}
 
 
-def _differences(trained: Mapping[str, Any], geometry: Geometry | None, ignores: tuple[str, ...]) -> list[str]:
-    """The values in which a geometry differs from that of a model, a phrase each."""
+def _differences(
+    trained: Mapping[str, Any], geometry: Geometry | None, ignores: tuple[str, ...], hashes: Mapping[str, str]
+) -> list[str]:
+    """The values in which a geometry differs from that of a model, a phrase each.
+
+    hashes: Of the files that the model's geometry names, by field: a file is the same wherever it lies.
+    """
     if geometry is None:
         return []
     found, now = [], geometry.to_mapping()
     for name in {**trained, **now}:
         old, new = trained.get(name), now.get(name)
-        numbers = isinstance(old, int | float) and isinstance(new, int | float)
-        same = abs(old - new) <= SAME * max(abs(old), abs(new)) if numbers else old == new  # type: ignore[operator]
-        if name not in ignores and not same:
-            found.append(f"{name} is {_shown(old)} in the model and {_shown(new)} here")
+        if name in ignores or _same(old, new) or (name in hashes and hashes[name] == _hash_of(new)):
+            continue
+        found.append(f"{name} is {_shown(old)} in the model and {_shown(new)} here")
     return found
 
 
+def _same(old: Any, new: Any) -> bool:
+    """Whether two values are equal; numbers but for rounding."""
+    if isinstance(old, int | float) and isinstance(new, int | float):
+        return abs(old - new) <= SAME * max(abs(old), abs(new))
+    return old == new
+
+
+def _hash_of(file: Any) -> str | None:
+    """The hash of a file; None where there is none."""
+    if not isinstance(file, str) or not Path(file).is_file():
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
 def _shown(value: Any) -> str:
-    return "not set" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "not set" if value is None else f"{value:.8g}" if isinstance(value, float) else str(value)

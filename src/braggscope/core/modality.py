@@ -37,6 +37,7 @@ class Modality:
     example_geometry: Function () -> Geometry of a published or real experiment, for tests and tutorials.
     example_forward: Function () -> (Forward, params): a small forward model in float64 and values to try it at.
     example_phantom: Arguments of a phantom (shape, frame_shape ...) that make a small, bright and varied scan.
+    example_options: Options by method; for one that is trained, those that train it on the example in seconds, for tests.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Modality:
     example_geometry: str = ""
     example_forward: str = ""
     example_phantom: Mapping[str, Any] = field(default_factory=dict)
+    example_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def load(self, dotted: str) -> Any:
         """The object that a dotted name means."""

@@ -7,6 +7,7 @@ trained with, what its training found, and where it came from.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,14 @@ from .errors import InputError
 FORMAT = 1  # of the document; a reader refuses those it does not know
 KEY = "braggscope"
 SUFFIXES = (".safetensors", ".onnx")
+
+Contents = tuple[str, dict[str, np.ndarray], bytes | None]  # of a model file: its document, weights and graph
+
+
+KINDS: Mapping[str, type] = {
+    "modality": str, "method": str, "geometry": dict, "frame_shape": list, "options": dict, "facts": dict, "provenance": dict,
+}  # fmt: skip
+"""What the document says, as JSON has it."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +62,22 @@ class Model:
         kept = {k: v for k, v in vars(self).items() if k not in ("weights", "graph", "file")}
         return json.dumps({"format": FORMAT, **kept}, default=_plain)
 
+    def data(self) -> bytes:
+        """The model file."""
+        if self.graph is not None:
+            return self.graph
+        from safetensors.numpy import save
+
+        return save({name: np.ascontiguousarray(value) for name, value in self.weights.items()}, {KEY: self.document()})
+
+    def digest(self) -> str:
+        """The SHA-256 hash of the model file."""
+        return hashlib.sha256(self.data()).hexdigest()
+
 
 def save_model(model: Model, path: str | Path) -> None:
     """Write a model file, whole or not at all. Raises OSError where it cannot be written; what was at `path` stays."""
-    if model.graph is not None:
-        data = model.graph
-    else:
-        from safetensors.numpy import save
-
-        data = save({name: np.ascontiguousarray(value) for name, value in model.weights.items()}, {KEY: model.document()})
+    data = model.data()
     with written_beside(Path(path)) as target:
         target.write(data)
         target.check()
@@ -74,8 +90,6 @@ def is_model_file(path: str | Path) -> bool:
 
 def load_model(path: str | Path) -> Model:
     """Read a model file. Raises InputError where it is missing, corrupt, no model of this program, or of a later version."""
-    import hashlib
-
     path = Path(path)
     try:
         data = path.read_bytes()
@@ -83,18 +97,18 @@ def load_model(path: str | Path) -> Model:
         raise InputError(f"model file {path} does not exist") from None
     except OSError as error:
         raise InputError(f"model file {path} cannot be read ({error.strerror})") from None
-    document, weights, graph = _from_safetensors(path, data) if _looks_like_safetensors(data) else _from_onnx(path, data)
+    document, weights, graph = (_from_safetensors if _is_safetensors(path, data) else _from_onnx)(path, data)
     values = _checked(path, document)
     read = {"model_file": str(path), "model_hash": hashlib.sha256(data).hexdigest()}
     return Model(**values, weights=weights, graph=graph, file=read)
 
 
-def _looks_like_safetensors(data: bytes) -> bool:
-    """Whether a file begins as safetensors do: eight bytes of length, then a JSON object."""
-    return data[8:9] == b"{"
+def _is_safetensors(path: Path, data: bytes) -> bool:
+    """Whether a file is meant as safetensors, or begins so: eight bytes of length, then a JSON object."""
+    return path.suffix == ".safetensors" or (path.suffix != ".onnx" and data[8:9] == b"{")
 
 
-def _from_safetensors(path: Path, data: bytes) -> tuple[str, dict[str, np.ndarray], None]:
+def _from_safetensors(path: Path, data: bytes) -> Contents:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -107,7 +121,11 @@ def _from_safetensors(path: Path, data: bytes) -> tuple[str, dict[str, np.ndarra
     return header.get("__metadata__", {}).get(KEY, ""), weights, None
 
 
-def _from_onnx(path: Path, data: bytes) -> tuple[str, dict[str, np.ndarray], bytes]:
+def _from_onnx(path: Path, data: bytes) -> Contents:
+    if data.startswith(b"PK"):
+        raise InputError(
+            f"{path} is not a model file; if it holds plain arrays, `braggscope convert-model` makes a model of them"
+        )
     if path.suffix != ".onnx":
         raise InputError(f"{path} is not a model file; `braggscope train` and `braggscope convert-model` write them")
     try:
@@ -135,9 +153,13 @@ def _checked(path: Path, document: str) -> dict[str, Any]:
         raise InputError(f"model file {path} is corrupt: what it says about itself cannot be read") from None
     if found != FORMAT:
         raise InputError(f"model file {path} has format {found}, this version of braggscope reads format {FORMAT}")
-    wanted = [name for name in Model.__dataclass_fields__ if name not in ("weights", "graph", "file")]
-    if sorted(values) != sorted(wanted):
-        raise InputError(f"model file {path} is corrupt: it should say {', '.join(wanted)}, and says {', '.join(values)}")
+    if sorted(values) != sorted(KINDS):
+        raise InputError(f"model file {path} is corrupt: it should say {', '.join(KINDS)}, and says {', '.join(values)}")
+    for name, kind in KINDS.items():
+        if not isinstance(values[name], kind):
+            raise InputError(f"model file {path} is corrupt: its {name} is {values[name]!r}")
+    if [type(length) for length in values["frame_shape"]] != [int, int]:
+        raise InputError(f"model file {path} is corrupt: its frame_shape is {values['frame_shape']}")
     return {**values, "frame_shape": tuple(values["frame_shape"])}
 
 
