@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from typing import Any, TypeVar
 
 import torch
 
 from braggscope.core.errors import InputError
 
+Item = TypeVar("Item")
 _threads: int | None = None
 
 
@@ -56,6 +60,44 @@ def in_threads(work: Callable[[int, int], None], count: int, *, smallest: int = 
     wait(pending)  # all of them, also where one failed: they write into the caller's arrays
     for one in pending:
         one.result()
+
+
+def ahead(items: Iterable[Item], most: int = 4) -> Iterator[Item]:
+    """The same items, made by another thread while the last ones are in use, up to `most` of them in advance.
+
+    An error in making one is raised here; a consumer that stops early stops the thread.
+    """
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(most)
+    stopped = threading.Event()
+
+    def put(kind: bool, value: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put((kind, value), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put(True, item):
+                    return
+            put(False, None)
+        except BaseException as error:
+            put(False, error)
+
+    thread = threading.Thread(target=make, name="braggscope-ahead", daemon=True)
+    thread.start()
+    try:
+        while (got := ready.get())[0]:
+            yield got[1]
+        if got[1] is not None:
+            raise got[1]
+    finally:
+        stopped.set()
+        thread.join()
 
 
 @contextlib.contextmanager

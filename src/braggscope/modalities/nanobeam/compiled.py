@@ -115,11 +115,22 @@ def transposed(frames: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     return counts
 
 
-def fit(made: Tables, frames: np.ndarray, mask: np.ndarray | None, free: int, thickness: float) -> dict[str, np.ndarray]:
-    """Fit frames by the compiled kernel; each frame's result depends on nothing but the frame.
+def fit(
+    made: Tables,
+    frames: np.ndarray,
+    mask: np.ndarray | None,
+    free: int,
+    thickness: float,
+    *,
+    start: np.ndarray | None = None,
+    steps: int = kernels.MAX_STEPS,
+) -> dict[str, np.ndarray]:
+    """Fit frames by the compiled kernel; each frame's result depends on nothing but the frame (and its start).
 
     free: 5, or 6 with the thickness.
     thickness: Of the film, or where its fit starts, angstrom.
+    start: A good start of each frame, shape (frame, 6), from which `steps` should do. Frames for which they do not are fitted
+        from the beginning.
     Returns parameters (frame, 6), covariance (frame, 6, 6), goodness (frame, 4) and state (frame,) as in kernels.fit_frames.
     """
     count = len(frames)
@@ -130,22 +141,66 @@ def fit(made: Tables, frames: np.ndarray, mask: np.ndarray | None, free: int, th
         "state": np.zeros(count, np.int64),
     }
 
-    def some(start: int, stop: int) -> None:
-        counts = transposed(frames[start:stop], None if mask is None else mask[start:stop])
-        part = {name: value[start:stop] for name, value in results.items()}
-        kernels.start_frames(counts, made.light, made.optics, thickness, part["parameters"])
-        _fit_from(made, counts, part, free)
-        _try_again(made, counts, part, free, thickness)
+    def some(first: int, last: int) -> None:
+        counts = transposed(frames[first:last], None if mask is None else mask[first:last])
+        part = {name: value[first:last] for name, value in results.items()}
+        if start is None:
+            _fit_afresh(made, counts, part, free, thickness)
+            return
+        part["parameters"][:] = start[first:last]
+        _fit_from(made, counts, part, free, soft_steps=0, most_steps=steps)
+        lost = np.flatnonzero(part["state"] & FAULTS != kernels.CONVERGED)
+        if len(lost):
+            again = {name: value[lost].copy() for name, value in part.items()}
+            _fit_afresh(made, counts[lost], again, free, thickness)
+            for name, value in part.items():
+                value[lost] = again[name]
 
     in_threads(some, count, smallest=16)
     return results
 
 
-def _fit_from(made: Tables, counts: np.ndarray, part: Mapping[str, np.ndarray], free: int) -> None:
+def goodness(
+    made: Tables, frames: np.ndarray, mask: np.ndarray | None, parameters: np.ndarray, free: int
+) -> dict[str, np.ndarray]:
+    """What `fit` says of given estimates, shape (frame, 6), none of which is moved; all frames count as converged."""
+    count = len(frames)
+    results = {
+        "parameters": parameters.copy(),
+        "covariance": np.full((count, 6, 6), np.nan),
+        "goodness": np.zeros((count, 4)),
+        "state": np.zeros(count, np.int64),
+    }
+
+    def some(first: int, last: int) -> None:
+        counts = transposed(frames[first:last], None if mask is None else mask[first:last])
+        _fit_from(made, counts, {name: value[first:last] for name, value in results.items()}, free, soft_steps=0, most_steps=0)
+
+    in_threads(some, count, smallest=16)
+    results["state"] |= kernels.CONVERGED
+    return results
+
+
+def _fit_afresh(made: Tables, counts: np.ndarray, part: Mapping[str, np.ndarray], free: int, thickness: float) -> None:
+    """Fit frames of which nothing is known."""
+    kernels.start_frames(counts, made.light, made.optics, thickness, part["parameters"])
+    _fit_from(made, counts, part, free)
+    _try_again(made, counts, part, free, thickness)
+
+
+def _fit_from(
+    made: Tables,
+    counts: np.ndarray,
+    part: Mapping[str, np.ndarray],
+    free: int,
+    *,
+    soft_steps: int = kernels.SOFT_STEPS,
+    most_steps: int = kernels.MAX_STEPS,
+) -> None:
     kernels.fit_frames(
         counts, part["parameters"], free, made.bounds, made.optics, made.columns, made.spread, made.weights,
         made.table, made.soft, made.grid, made.threshold, made.saturation, made.moments,
-            part["covariance"], part["goodness"], part["state"],
+            soft_steps, most_steps, part["covariance"], part["goodness"], part["state"],
     )  # fmt: skip
 
 

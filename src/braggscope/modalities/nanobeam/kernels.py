@@ -20,6 +20,7 @@ STRAIN, OMEGA, CHI, SCALE, BACKGROUND, THICKNESS = range(6)
 PARAMETERS = 6
 MAX_STEPS = 60
 DECREMENT = 1e-4  # (step / standard deviation)^2 at which a fit has converged: what is left then is a tenth of the step or less
+ENOUGH = 1e-2  # the same, for the few steps that follow a good start: a tenth of a standard deviation is left at most
 CLAMP = np.array([2e-3, 3e-4, 3e-4, 1.0, 1.0, 0.3])  # longest step of each parameter
 PATIENCE = 15  # full steps; then each is SHORTER: with few counts they may go to and fro across a kink of the likelihood, which
 SHORTER = 0.8  # a photon just outside a sharp edge makes; the estimate is where they contract to, if
@@ -201,7 +202,7 @@ def _one_pass(
 @exact
 def fit_frames(
     counts, parameters, free, bounds, optics, columns, spread, weights, table, soft, grid, threshold, saturation, moments,
-    covariance, goodness, state,
+    soft_steps, most_steps, covariance, goodness, state,
 ):  # fmt: skip
     """Fit frames by Fisher scoring, starting from `parameters`, which are overwritten with the estimates.
 
@@ -213,11 +214,13 @@ def fit_frames(
     columns: u and q_z of each column at zero strain and tilt, shape (column, 2).
     spread, weights: Gauss points of the pixel, as in forward.column_terms.
     table: Spline coefficients, float32, shape (u knot, phase, v knot // phases), so that rows are neighbours.
-    soft: As `table`, of a blurred pupil for the first SOFT_STEPS steps; from far off it leads to the edge.
+    soft: As `table`, of a blurred pupil for the first steps; from far off it leads to the edge.
     grid: Origin v, origin u (pixels) and knots per pixel of u.
     threshold: Counts below it are reported as 0; below 2 it does nothing.
     saturation: Reports of it mean that or more; 0: there is none.
     moments: See `deviance_moments`.
+    soft_steps, most_steps: Steps with the blurred pupil, and at most in all. After the last one, an estimate that a further step
+        would move by less than ENOUGH has converged too.
     covariance: Filled, shape (frame, 6, 6); NaN where there is none.
     goodness: Filled, shape (frame, 4): deviance, its expectation and variance under the fitted mean, and the sum of the
         transmission over the frame.
@@ -230,8 +233,8 @@ def fit_frames(
         p, frame = parameters[i], counts[i]
         state[i] = 0
         counted = frame.sum()
-        for taken in range(MAX_STEPS):
-            now = soft if taken < SOFT_STEPS else table
+        for taken in range(most_steps):
+            now = soft if taken < soft_steps else table
             _one_pass(
                 frame,
                 p,
@@ -264,7 +267,7 @@ def fit_frames(
                     clamped |= abs(step[j]) > CLAMP[j]
                 p[j] = held
             small = relaxed * relaxed * decrement < DECREMENT + ROUNDING * abs(counted) and decrement < NEAR
-            if small and taken >= SOFT_STEPS and not clamped:
+            if small and taken >= soft_steps and not clamped:
                 state[i] |= CONVERGED
                 break
         _one_pass(
@@ -286,6 +289,9 @@ def fit_frames(
         )
         if not _invert(matrix, free, covariance[i]):
             state[i] &= ~CONVERGED
+        elif most_steps < MAX_STEPS and state[i] & CONVERGED == 0:
+            if _decrement(gradient, covariance[i], free) < ENOUGH:
+                state[i] |= CONVERGED
         goodness[i] = total
         goodness[i, 1] -= free  # fitting takes one unit of deviance per parameter, and what varies together with the score
         for j in range(free):
@@ -293,6 +299,16 @@ def fit_frames(
                 goodness[i, 2] -= shared[j] * covariance[i, j, m] * shared[m]
             if p[j] <= bounds[j, 0] or p[j] >= bounds[j, 1]:
                 state[i] |= AT_BOUND << j
+
+
+@exact
+def _decrement(gradient, covariance, free):
+    """(Full step / standard deviation)^2 of the step that a gradient asks for."""
+    total = 0.0
+    for i in range(free):
+        for j in range(free):
+            total += gradient[i] * covariance[i, j] * gradient[j]
+    return total
 
 
 @exact

@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import xarray as xr
 
 from braggscope.core.batch import Batch
-from braggscope.core.estimator import PerFrame, State, option
+from braggscope.core.estimator import option
 from braggscope.core.maps import Quantity
 from braggscope.core.source import Source
 
 from ..geometry import NanobeamGeometry, check_frame
+from ..with_deviance import WithDeviance
 
 if TYPE_CHECKING:
     from ..compiled import Tables
@@ -38,7 +38,7 @@ NAMES = ("strain", "omega", "chi", "scale", "background", "thickness")
 
 
 @dataclass(frozen=True)
-class Likelihood(PerFrame):
+class Likelihood(WithDeviance):
     """Strain, tilts and thickness of each frame by maximum likelihood (see the module)."""
 
     geometry: NanobeamGeometry
@@ -64,33 +64,13 @@ class Likelihood(PerFrame):
 
         return tuple(Quantity(n, p.unit, p.long_name) for n, p in list(NanobeamForward.params.items())[: self._free])
 
-    def extras(self) -> tuple[Quantity, ...]:
-        return (Quantity("reduced_deviance", "1", "deviance over its expectation"),)
-
     def check_source(self, source: Source) -> None:
         check_frame(self.geometry, source.frame_shape)
-
-    def init(self, source: Source) -> State:
-        """Beside the map: what the deviance of the whole scan is made of."""
-        state = super().init(source)
-        missing = np.full_like(state["strain"], np.nan)
-        return {**state, "deviance_expected": missing.copy(), "deviance_variance": missing.copy()}
 
     def fit(self, batch: Batch) -> dict[str, np.ndarray]:
         """Estimates, standard deviations, deviance and flags; NaN where a fit did not converge or has nothing to fit."""
         batch = self._without_saturated(batch)
-        return self._described(self._fitted(batch), batch)
-
-    def result(self, state: State) -> xr.Dataset:
-        dataset = super().result(state)
-        share = dataset["reduced_deviance"].values.ravel()
-        expected, variance = state["deviance_expected"], state["deviance_variance"]
-        known = np.isfinite(share)
-        if known.any():
-            total = expected[known].sum()
-            dataset.attrs["reduced_deviance"] = float((share * expected)[known].sum() / total)
-            dataset.attrs["reduced_deviance_std"] = float(np.sqrt(variance[known].sum()) / total)
-        return dataset
+        return self.described(self._fitted(batch), batch)
 
     @property
     def _free(self) -> int:
@@ -122,8 +102,8 @@ class Likelihood(PerFrame):
 
         return tables(self.geometry, (frame_shape[0], frame_shape[1]))
 
-    def _described(self, fitted: Mapping[str, np.ndarray], batch: Batch) -> dict[str, np.ndarray]:
-        """What goes into the map."""
+    def described(self, fitted: Mapping[str, np.ndarray], batch: Batch) -> dict[str, np.ndarray]:
+        """What goes into the map, from the results of compiled.fit."""
         from ..compiled import FAULTS, IN_RADIANS
         from ..kernels import CONVERGED
 

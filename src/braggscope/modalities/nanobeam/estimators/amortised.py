@@ -1,0 +1,225 @@
+"""Amortised maximum likelihood: a compact network gives estimate and standard deviation, one or two Fisher steps the last word.
+
+The network (networks/compact.py) is trained once for an instrument and a film, on frames drawn from the forward model over the
+whole range of strain, tilts and doses, and on those of a scan where there is one (amortising.py). Scale and background are
+free. With `steps` above 0 its estimate is where the likelihood's Fisher scoring begins, and a step or two are all that is left
+of it: the map is that of `likelihood`, some times faster. Frames for which the steps do not do are fitted from the beginning.
+With `steps=0` the map is the network's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from braggscope.core.batch import Batch
+from braggscope.core.errors import InputError
+from braggscope.core.estimator import option
+from braggscope.core.learned import Learned, Report, Training
+from braggscope.core.maps import Quantity
+from braggscope.core.model import Model
+from braggscope.core.source import Source
+
+from ..geometry import NanobeamGeometry, check_frame
+from ..with_deviance import WithDeviance
+from .likelihood import Likelihood
+
+if TYPE_CHECKING:
+    from braggscope.infer.network import Runner
+
+    from ..networks.compact import CompactEncoder
+    from ..simulated_frames import Population
+
+ANGLES = ("strain", "omega", "chi")
+UNSEEN = 128  # flag: outside the range that the network was trained on
+BEYOND = 1.05  # of the range, from where an estimate is outside
+FREE = 5
+
+
+@dataclass(frozen=True)
+class Amortised(Learned, WithDeviance):
+    """The network's estimate and Fisher steps after it (see the module)."""
+
+    geometry: NanobeamGeometry
+
+    name: ClassVar[str] = "amortised"
+    summary: ClassVar[str] = "a trained compact network and one or two steps of maximum likelihood, with calibrated error bars"
+    calibrated: ClassVar[bool] = True
+    ignores: ClassVar[tuple[str, ...]] = ("background",)
+    flags: ClassVar[Mapping[int, str]] = {**Likelihood.flags, UNSEEN: "outside_training"}
+
+    steps: int = option(2, "Fisher steps after the network's estimate; 0: the network's own estimate and standard deviation")
+    strain_range: float = option(5e-3, "trained from minus to plus this strain", unit="1", stage="training")
+    omega_range: float = option(0.05, "trained from minus to plus this tilt", unit="deg", stage="training")
+    chi_range: float = option(0.1, "trained from minus to plus this tilt", unit="deg", stage="training")
+    lowest_peak: float = option(1.5, "expected counts in the brightest pixel, from", unit="count", stage="training")
+    highest_peak: float = option(40.0, "expected counts in the brightest pixel, to", unit="count", stage="training")
+    rows: int = option(64, "rows of a frame, where no scan says it", stage="training")
+    columns: int = option(64, "columns of a frame, where no scan says it", stage="training")
+    width: int = option(128, "width of the network's layers", stage="training")
+    epochs: int = option(30, "epochs of training", stage="training")
+    frames: int = option(65536, "simulated frames of an epoch", stage="training")
+    batch: int = option(128, "frames of a training step", stage="training")
+    learning_rate: float = option(2e-3, "highest learning rate", stage="training")
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("steps", 0, 20), ("strain_range", 1e-5, 0.01), ("omega_range", 1e-4, 0.12), ("chi_range", 1e-4, 0.25),
+            ("lowest_peak", 0.01, 1e6), ("highest_peak", self.lowest_peak, 1e6), ("width", 8, 2048), ("epochs", 1, 100_000),
+            ("rows", 8, 4096), ("columns", 8, 4096),
+            ("frames", self.batch, 10**9), ("batch", 2, 65536), ("learning_rate", 1e-7, 1.0),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"option {name} must be between {low:g} and {high:g}, got {getattr(self, name):g}")
+
+    def quantities(self) -> tuple[Quantity, ...]:
+        every = Likelihood(self.geometry).quantities()
+        return every if self.steps else every[: len(ANGLES)]
+
+    def check_source(self, source: Source) -> None:
+        super().check_source(source)
+        check_frame(self.geometry, source.frame_shape)
+
+    def train(self, sources: Sequence[Source], training: Training) -> Iterator[Report]:
+        """Train on simulated frames, and on those of the sources as well where there are any."""
+        import torch
+
+        from braggscope.infer.network import state_arrays
+        from braggscope.infer.train import Task, train
+
+        from .. import amortising
+
+        shape = self._frame_shape(sources)
+        population = self._population(shape)
+        learning = amortising.Learning(population)
+        scans = amortising.frames_of(sources, population, self.geometry.thickness_a)
+        torch.manual_seed(training.seed)
+        network = self._network(shape)
+        count = self.frames // self.batch
+        validation = learning.validation(training.seed, self.batch)
+
+        def batches(epoch: int) -> amortising.Epoch:
+            share = max(0.0, 1 - (epoch - 1) / max(1.0, amortising.HANDOVER * self.epochs))
+            return amortising.Epoch(population, scans, self.batch, count, (training.seed, epoch), share)
+
+        task = Task(
+            network=network,
+            batches=batches,
+            loss=learning.loss,
+            validation=lambda: validation,
+            validate=learning.validate,
+            optimiser=lambda net: torch.optim.AdamW(
+                net.parameters(), lr=self.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99)
+            ),
+            schedule=amortising.schedule(),
+            epochs=self.epochs,
+            clip=20.0,
+            config={"method": self.name, "geometry": self.geometry.to_mapping(), "options": self.options(), "frame_shape": shape},
+            data_hash="" if scans is None else amortising.digest(scans),
+        )
+        held: Report | None = None
+        for report in train(task, training):
+            if held is not None:
+                yield held
+            held = report
+        assert held is not None
+        model = Model(
+            modality="nanobeam",
+            method=self.name,
+            geometry=self.geometry.to_mapping(),
+            frame_shape=shape,
+            options=self.options(),
+            facts={"frames_of_scans": 0 if scans is None else len(scans)},
+            provenance={},
+            weights=state_arrays(network),
+        )
+        yield dataclasses.replace(held, estimator=dataclasses.replace(self, model=model))
+
+    def exported(self) -> Model:
+        """The model with its network as an ONNX graph."""
+        import torch
+
+        from braggscope.infer.network import export
+
+        model = self._trained
+        if model.graph is not None:
+            return model
+        bare = dataclasses.replace(model, weights={}, file={})
+        example = torch.ones((2, *model.frame_shape))
+        return dataclasses.replace(bare, graph=export(self._loaded(), (example,), bare.document()))
+
+    def fit(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Estimates, standard deviations, deviance and flags, as those of `likelihood`."""
+        from .. import compiled, differentiable
+
+        made = compiled.tables(self.geometry, (batch.frames.shape[1], batch.frames.shape[2]))
+        counts = batch.frames if batch.mask is None else np.where(batch.mask, batch.frames, 0)
+        estimate, log_std, _ = self._runner(np.ascontiguousarray(counts, np.float32))
+        start = np.zeros((len(batch), 6))
+        start[:, :3] = estimate * self._units * compiled.IN_RADIANS
+        start[:, 5] = np.log(self.geometry.thickness_a)
+        start = differentiable.profile(made, compiled.transposed(batch.frames, batch.mask), start)[1]
+        describe = Likelihood(self.geometry).described
+        if self.steps:
+            fitted = compiled.fit(made, batch.frames, batch.mask, FREE, self.geometry.thickness_a, start=start, steps=self.steps)
+            return describe(fitted, batch)
+        result = describe(compiled.goodness(made, batch.frames, batch.mask, start, FREE), batch)
+        known = np.isfinite(result["strain"])
+        for i, name in enumerate(ANGLES):
+            result[f"{name}_std"] = np.where(known, np.exp(log_std[:, i]) * self._units[i], np.nan)
+        result["flag"] |= np.where((np.abs(estimate) > BEYOND).any(1), UNSEEN, 0).astype(np.int32)
+        return {name: result[name] for name in result if not name.startswith(("scale", "background"))}
+
+    @property
+    def _units(self) -> np.ndarray:
+        """Half the range of strain, omega and chi (degrees)."""
+        return np.array([self.strain_range, self.omega_range, self.chi_range])
+
+    @property
+    def _trained(self) -> Model:
+        if self.model is None:
+            raise InputError("method 'amortised' needs a trained model; `braggscope train --method amortised` makes one")
+        return self.model
+
+    @cached_property
+    def _runner(self) -> Runner:
+        from braggscope.infer.network import onnx_runner, torch_runner
+
+        graph = self._trained.graph
+        return torch_runner(self._loaded()) if graph is None else onnx_runner(graph)
+
+    def _loaded(self) -> CompactEncoder:
+        from braggscope.infer.network import load_arrays
+
+        network = self._network(self._trained.frame_shape)
+        load_arrays(network, self._trained.weights, self._trained.file.get("model_file", "the model"))
+        return network.eval()
+
+    def _network(self, frame_shape: tuple[int, int]) -> CompactEncoder:
+        from ..networks.compact import CompactEncoder, View
+
+        units = (self.strain_range, self.omega_range, self.chi_range)
+        return CompactEncoder(View.of(self.geometry, frame_shape, units), self.width)
+
+    def _population(self, frame_shape: tuple[int, int]) -> Population:
+        from ..compiled import tables
+        from ..simulated_frames import Population
+
+        units = (self.strain_range, self.omega_range, self.chi_range)
+        peak = (self.lowest_peak, self.highest_peak)
+        return Population(tables(self.geometry, frame_shape), frame_shape, units, peak, self.geometry.thickness_a)
+
+    def _frame_shape(self, sources: Sequence[Source]) -> tuple[int, int]:
+        """The shape of the sources' frames; without any, that of the options."""
+        shapes = {tuple(source.frame_shape) for source in sources}
+        if len(shapes) > 1:
+            listed = " and ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))
+            raise InputError(f"the frames of the sources have different shapes, {listed}; train on one of them")
+        rows, columns = next(iter(shapes), (self.rows, self.columns))
+        check_frame(self.geometry, (rows, columns))
+        return rows, columns
