@@ -1,0 +1,144 @@
+"""One or several processes that train together: who takes which batch, means over all of them, and their random states."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braggscope.core.errors import InputError
+from braggscope.core.learned import Training
+
+from . import runtime
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints and writes, of those that torchrun started; True where it started none."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def check_processes(training: Training) -> None:
+    """Raise InputError where other processes run than were asked for."""
+    if training.devices < 1 or training.nodes < 1:
+        raise InputError(f"devices and nodes must be at least 1, got {training.devices} and {training.nodes}")
+    asked, there = training.devices * training.nodes, int(os.environ.get("WORLD_SIZE", 1))
+    if asked != there:
+        raise InputError(
+            f"training on {training.nodes} x {training.devices} devices takes {asked} processes, and there are {there}; start "
+            f"them with torchrun --nnodes {training.nodes} --nproc-per-node {training.devices} -m braggscope train ..."
+        )
+
+
+def started_fabric(training: Training) -> Any:
+    """Lightning Fabric on the devices that were asked for. Raises InputError where they, or Fabric, are not there."""
+    check_processes(training)
+    device = runtime.device(training.device)
+    try:
+        from lightning_fabric import Fabric
+    except ImportError:
+        raise InputError("training needs Lightning Fabric: pip install 'braggscope[train]'") from None
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+    if device.type == "cuda" and training.devices > torch.cuda.device_count():
+        raise InputError(f"devices must be at most {torch.cuda.device_count()}, the GPUs of this machine, got {training.devices}")
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=training.devices,
+        num_nodes=training.nodes,
+        strategy="ddp" if training.devices * training.nodes > 1 else "auto",
+        precision="bf16-mixed" if training.precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+@contextlib.contextmanager
+def seeded(seed: int, epoch: int, fabric: Any) -> Iterator[None]:
+    """Torch's random state decided by seed, epoch and process for a while, and convolutions on a GPU repeatable."""
+    state = np.random.SeedSequence([seed, epoch, fabric.global_rank]).generate_state(1, np.uint64)
+    gpus = [fabric.device.index] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), _repeatable(bool(gpus)):
+        torch.manual_seed(int(state[0]))
+        yield
+
+
+def _repeatable(on_gpu: bool) -> Any:
+    flags = torch.backends.cudnn.flags
+    return flags(enabled=True, benchmark=False, deterministic=True) if on_gpu else contextlib.nullcontext()
+
+
+def shared_out(batches: Iterable[Any], fabric: Any, *, whole: bool) -> Iterator[tuple[Any, bool]]:
+    """The batches of this process, every n-th, and whether each counts; all processes get equally many.
+
+    whole: Leave out a last round that is not enough for all; else those without a batch get another's, which does not count.
+    """
+    count, own = fabric.world_size, fabric.global_rank
+    for group in _groups(batches, count):
+        there = len(group)
+        if there == count or not whole:
+            yield group[own if own < there else 0](), own < there
+
+
+def _groups(batches: Iterable[Any], count: int) -> Iterator[list[Any]]:
+    """The batches in groups, each batch as a function that gives it; those of a sequence are made when they are called for."""
+    if isinstance(batches, Sequence):
+        for start in range(0, len(batches), count):
+            stop = min(start + count, len(batches))
+            yield [lambda i=i: batches[i] for i in range(start, stop)]  # type: ignore[misc]
+        return
+    iterator = iter(batches)
+    while group := list(itertools.islice(iterator, count)):
+        yield [lambda batch=batch: batch for batch in group]  # type: ignore[misc]
+
+
+class Means:
+    """Means of losses over the frames of the batches that all processes saw."""
+
+    def __init__(self, fabric: Any) -> None:
+        self._fabric = fabric
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+
+    def add(self, losses: Mapping[str, Tensor], frames: int) -> None:
+        """Losses that are means over so many frames; 0 frames count for nothing."""
+        self._names = list(losses)
+        values = torch.stack([one.detach().to(self._fabric.device, torch.float64).reshape(()) for one in losses.values()])
+        row = torch.cat([values * frames if frames else torch.zeros_like(values), values.new_tensor([frames])])
+        self._sums = row if self._sums is None else self._sums + row
+
+    def __bool__(self) -> bool:
+        return self._sums is not None
+
+    def values(self) -> dict[str, float]:
+        """The means by name; every process must ask."""
+        assert self._sums is not None
+        *sums, frames = self._fabric.all_reduce(self._sums.clone(), reduce_op="sum").tolist()
+        return {name: total / frames for name, total in zip(self._names, sums, strict=True)}
+
+
+def finite(value: Tensor, fabric: Any) -> bool:
+    """Whether a number is finite in every process."""
+    if fabric.world_size == 1:
+        return bool(torch.isfinite(value))
+    wrong = (~torch.isfinite(value.detach())).float().reshape(1)
+    return not bool(fabric.all_reduce(wrong, reduce_op="sum"))
+
+
+def frames_in(batch: Any) -> int:
+    """Frames of a batch: the length of its first array that has one; 1 where there is none."""
+    return next((len(array) for array in _arrays(batch) if array.ndim), 1)
+
+
+def _arrays(batch: Any) -> Iterator[Any]:
+    """The arrays of a nested batch, in order."""
+    if isinstance(batch, Tensor | np.ndarray):
+        yield batch
+    elif isinstance(batch, Mapping | list | tuple):
+        for one in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _arrays(one)
