@@ -1,0 +1,1 @@
+"""Networks for frames of a nanobeam. These modules import torch; import them where a network is needed."""
