@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from braggscope.infer.runtime import in_threads
 
 from .columns import exact
 from .geometry import NanobeamGeometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AXES = ("strain", "omega", "chi")
 RANGES = (5e-3, 0.05, 0.1)  # of the published networks: strain, omega and chi (degrees) from minus to plus this
@@ -174,7 +178,10 @@ class Batches:
     def __len__(self) -> int:
         return math.ceil(len(self.which) / self.size)
 
-    def __getitem__(self, number: int):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         if not 0 <= number < len(self):
             raise IndexError(number)
         import torch

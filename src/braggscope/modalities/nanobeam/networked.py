@@ -2,8 +2,8 @@
 
 A network answers any frame. So every answer is put into the closed form, with the scale and background that fit best, and the
 frame is flagged where the deviance is worse than counting explains and than frames of the training gave (`misfit`), where the
-scale is outside what the network was trained on (`other_dose`), and where a parameter is (`outside_range`). Counts that may not be used
-(dead, saturated) enter the network as 0, which it was not trained for: `masked_counts`.
+scale is outside what the network was trained on (`other_dose`), and where a parameter is (`outside_range`). Counts that may not
+be used (dead, saturated) enter the network as 0, which it was not trained for: `masked_counts`.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Networked(Learned):
             raise InputError(
                 f"{model.file.get('model_file', 'the model')} is a graph, and this needs weights; give the .safetensors"
             )
-        network = self.network(tuple(model.frame_shape))
+        network = self.network((model.frame_shape[0], model.frame_shape[1]))
         load_arrays(network, model.weights, model.file.get("model_file", "the model"))
         return network.eval()
 

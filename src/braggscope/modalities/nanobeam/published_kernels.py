@@ -4,11 +4,11 @@ Both sum over a pupil with two samples per pixel, which is coarser than what the
 
 - "box" (Luo et al., Sci. Rep. 15, 21736 (2025); code of NanobeamNN): a hard box of +-5e-4 1/angstrom in q_x and q_y, which is
   +-2.5 pixels along a row and +-0.67 along a column; a focal length 0.7 % longer than the zone plate's; the tilts without their
-  factor 1 / (1 + strain), as in the training set. All frames are scaled together: the brightest pixel of the whole grid is the peak.
+  factor 1 / (1 + strain), as in the training set. All frames are scaled together: the brightest pixel of the grid is the peak.
 - "gaussian" (Luo et al., npj Comput. Mater. 11, 380 (2025); code of DONUT): exp(-q^2 / s^2) with s a tenth of a pixel. Each
   frame is scaled to the peak by itself.
 
-Both aliases: a chi map comes out in stairs, and the frame hardly has a gradient by chi. Signs are those of forward.py. With the pupil
+Both alias: a chi map comes out in stairs, and a frame hardly has a gradient by chi. Signs are those of forward.py. With the pupil
 on a grid (v, u) the sum is exactly  rows (row, v) . pupil (v, u) . columns (u, column):  three small matrices.
 There is no background, and blur, ring scale and beam centre of the geometry are not known to these kernels.
 """

@@ -1,13 +1,13 @@
 """NanobeamNN: a small network trained on simulated frames with their labels (Luo et al., Sci. Rep. 15, 21736 (2025)).
 
-As published: 41^3 frames on a grid of strain (+-5e-3), omega (+-0.05 deg) and chi (+-0.1 deg), simulated with the hard, aliased box
-(published_kernels.py), the whole set scaled to a peak of 7 counts, Poisson noise drawn once; 80 % of them to learn from; mean
-squared error of strain x 100, omega x 10 and chi x 5 with Adam at 1e-4, batches of 64, 500 epochs, the weights of the best. The
-recipe "quick" draws the noise anew in every epoch, and its learning rate rises and falls once (Smith & Topin 2018).
+As published: 41^3 frames on a grid of strain (+-5e-3), omega (+-0.05 deg) and chi (+-0.1 deg), simulated with the hard,
+aliased box (published_kernels.py), the whole set scaled to a peak of 7 counts, Poisson noise drawn once; 80 % of them to learn
+from; mean squared error of strain x 100, omega x 10 and chi x 5 with Adam at 1e-4, batches of 64, 500 epochs, the weights of the
+best. The recipe "quick" draws the noise anew in every epoch, and its learning rate rises and falls once (Smith & Topin 2018).
 
 The published ensemble is ten such networks with seeds of their own; its mean is the estimate. The spread of its members is
-reported beside it. It is no standard deviation: all members share the simulation and its grid. The network knows frames of one geometry
-and dose, so that other frames are flagged (networked.py).
+reported beside it. It is no standard deviation: all members share the simulation and its grid. The network knows frames of
+one geometry and dose, so that other frames are flagged (networked.py).
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ class NanobeamNN(Networked):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network((data.stored.shape[1], data.stored.shape[2]))
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth less time on a CPU
         factors = tuple(FACTORS.values())
         task = Task(
             network=network,

@@ -1,7 +1,7 @@
 """The network of NanobeamNN (Luo et al., Sci. Rep. 15, 21736 (2025)): six valid convolutions in three pairs, then a linear layer.
 
-Frames of counts go in as they are. Outputs are strain x 100, omega x 10 and chi x 5 (tilts in degrees), in this order. With frames of
-64 x 64 pixels it has 27 771 parameters. Names of parameters are the published ones but for `features` and `head`.
+Frames of counts go in as they are. Outputs are strain x 100, omega x 10 and chi x 5 (tilts in degrees), in this order. With
+frames of 64 x 64 pixels it has 27 771 parameters. Names of parameters are the published ones but for `features` and `head`.
 """
 
 from __future__ import annotations
