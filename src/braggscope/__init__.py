@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
+    from .app.training import Trained
     from .core.geometry import Geometry
+    from .core.model import Model
     from .core.scan import Scan
     from .core.simulation import Simulation
     from .core.source import Source
 
-__all__ = ["__version__", "calibrate", "load", "map", "open", "report", "save", "simulate"]
+__all__ = [
+    "__version__", "calibrate", "convert_model", "export", "load", "map", "open", "report", "save", "simulate", "train",
+]  # fmt: skip
 
 
 def open(path: str | Path, scan: str | None = None, *, detector: str | None = None, grid: tuple[int, int] | None = None) -> Scan:
@@ -41,7 +45,7 @@ def open(path: str | Path, scan: str | None = None, *, detector: str | None = No
 
 def map(
     source: Source | str | Path,
-    method: str | None = None,
+    method: str | Path | Model | None = None,
     *,
     modality: str | None = None,
     geometry: Geometry | Mapping[str, Any] | str | Path | None = None,
@@ -56,7 +60,7 @@ def map(
     """The map of a source: each quantity, its standard deviation where the method is calibrated, flags and provenance.
 
     source: A scan from `open`, a simulation, or the path of a scan file. `scan.cut` and `scan.bin` give parts of its frames.
-    method: Name of the method; by default the one that the modality recommends.
+    method: Name of the method, or a model (see `train`) or the file of one; by default the method that the modality recommends.
     modality: Name of the microscopy, where neither the source nor the geometry says it.
     geometry: A Geometry, its values, or a TOML file; by default what the source says.
     output: Map file to write, with checkpoints on the way.
@@ -100,6 +104,85 @@ def simulate(
     return simulate_scan(
         modality, phantom, geometry=geometry, output=output, overwrite=overwrite, progress=progress, options=options
     )
+
+
+def train(
+    *sources: Source | str | Path,
+    method: str,
+    modality: str | None = None,
+    geometry: Geometry | Mapping[str, Any] | str | Path | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    device: str = "cpu",
+    devices: int = 1,
+    nodes: int = 1,
+    precision: str = "32",
+    seed: int = 0,
+    log: str = "csv",
+    workers: int | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Trained:
+    """A method trained on sources: its `.model`, which `map` takes as a method, and the `.history` of its losses.
+
+    sources: As for `map`; none for a method that simulates its own frames.
+    method: Name of a method that learns.
+    modality, geometry, workers, progress: As for `map`.
+    output: Model file to write; checkpoints and the log lie in a folder beside it.
+    overwrite, resume: What to do where an earlier training is there: begin anew, or go on with it.
+    device: "cpu" or "cuda"; devices and nodes, where there are several, are started by torchrun.
+    precision: "32", or "bf16" where the device is faster with it.
+    seed: Of the first weights, the order of frames and simulated noise.
+    log: "csv" or "tensorboard".
+    options: Of the method, those of training (`braggscope info --method NAME` lists them).
+
+    Raises InputError where the input, an option or the output file is wrong.
+    """
+    from .app.training import train_model
+
+    return train_model(
+        [open(one) if isinstance(one, str | Path) else one for one in sources], method, modality=modality, geometry=geometry,
+        options=options, output=output, overwrite=overwrite, resume=resume, device=device, devices=devices, nodes=nodes,
+        precision=precision, seed=seed, log=log, workers=workers, progress=progress,
+    )  # fmt: skip
+
+
+def convert_model(
+    method: str,
+    weights: str | Path | Mapping[str, np.ndarray],
+    *,
+    geometry: Geometry | Mapping[str, Any] | str | Path,
+    modality: str | None = None,
+    prefix: str | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+) -> Model:
+    """The model of weights that were published as plain arrays.
+
+    weights: Arrays by name, or the .npz file that holds them.
+    geometry: That they were trained for, as for `map`.
+    prefix: Begin of the arrays' names, where there are several networks.
+    output: Model file to write.
+
+    Raises InputError where arrays are missing, unexpected or of another shape.
+    """
+    from .app.models import convert_weights
+
+    return convert_weights(
+        method, weights, geometry=geometry, modality=modality, prefix=prefix, output=output, overwrite=overwrite
+    )
+
+
+def export(model: Model | str | Path, output: str | Path | None = None, *, overwrite: bool = False) -> Model:
+    """A model with its network as an ONNX graph, which ONNX Runtime runs; `map` takes it as it takes the model itself.
+
+    model: From `train` or `convert_model`, or the file of one.
+    output: ONNX file to write.
+    """
+    from .app.models import export_model
+
+    return export_model(model, output, overwrite=overwrite)
 
 
 def calibrate(

@@ -1,4 +1,4 @@
-"""From a user's words to parts: which modality, geometry and method are meant."""
+"""From a user's words to parts: which modality, geometry, method and model are meant."""
 
 from __future__ import annotations
 
@@ -6,20 +6,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from braggscope.core.errors import InputError
+from braggscope.core.errors import InputError, one_of
 from braggscope.core.estimator import Estimator
 from braggscope.core.geometry import Geometry, tables_in
+from braggscope.core.learned import Learned
 from braggscope.core.modality import Modality, modalities, modality
+from braggscope.core.model import Model, is_model_file, load_model
 from braggscope.core.source import Source
 
 GeometryLike = Geometry | Mapping[str, Any] | str | Path | None
 AnySource = TypeVar("AnySource", bound=Source)
 
 
-def choose_modality(source: Source, name: str | None = None, geometry: GeometryLike = None) -> Modality:
-    """The modality that is named, else that of the geometry, else what the source says.
+def choose_model(method: str | Path | Model | None) -> Model | None:
+    """The model where one is meant, or the file of one; None for the name of a method."""
+    if method is None or isinstance(method, Model):
+        return method
+    if any(str(method) in kind.methods() for kind in modalities().values()) or not is_model_file(method):
+        return None
+    return load_model(method)
 
-    Raises InputError, listing those there are, where nobody says it, and where the geometry file cannot be read.
+
+def choose_modality(
+    source: Source, name: str | None = None, geometry: GeometryLike = None, model: Model | None = None
+) -> Modality:
+    """The modality that is named, else that of the geometry, else what the source says, else that of the model.
+
+    Raises InputError, listing those there are, where nobody says it, where the geometry file cannot be read, and where the
+    model is of another one.
     """
     stated = _modality_of(geometry)
     if name is None and stated is not None and source.modality not in (None, stated):
@@ -28,6 +42,12 @@ def choose_modality(source: Source, name: str | None = None, geometry: GeometryL
             f"--modality {stated} if that is what is meant"
         )
     name = name or stated or source.modality
+    if model is not None:
+        if name not in (None, model.modality):
+            raise InputError(
+                f"{model_name(model)} is of the modality {model.modality}, but {_called(source)} is mapped as {name}"
+            )
+        name = model.modality
     if name is None:
         nor = f", nor does the geometry file {geometry}" if isinstance(geometry, str | Path) else ""
         raise InputError(
@@ -36,9 +56,26 @@ def choose_modality(source: Source, name: str | None = None, geometry: GeometryL
     return modality(name)
 
 
-def choose_geometry(source: Source, kind: Modality, geometry: GeometryLike = None) -> Geometry:
+def sole_modality(method: str, name: str | None = None, geometry: GeometryLike = None) -> Modality:
+    """The modality that is named, else that of the geometry, else the only one that has the method; where there is no source.
+
+    Raises InputError where that does not decide.
+    """
+    name = name or _modality_of(geometry)
+    if name is not None:
+        return modality(name)
+    having = [kind for kind in modalities().values() if method in kind.methods()]
+    if not having:
+        raise one_of("method", method, sorted({m for kind in modalities().values() for m in kind.methods()}))
+    if len(having) > 1:
+        raise InputError(f"method '{method}' is one of {' and '.join(kind.name for kind in having)}; give one with --modality")
+    return having[0]
+
+
+def choose_geometry(source: Source, kind: Modality, geometry: GeometryLike = None, model: Model | None = None) -> Geometry:
     """The geometry that is given (as such, as values or as a TOML file), else what the source says.
 
+    Where the source says none, or only some values, a model's geometry stands for the rest.
     Raises InputError where it is wrong or nobody says it.
     """
     if geometry is not None:
@@ -46,6 +83,9 @@ def choose_geometry(source: Source, kind: Modality, geometry: GeometryLike = Non
     cls = kind.geometry_class()
     if isinstance(source.geometry, cls):
         return source.geometry
+    if model is not None:
+        stated = {k: v for k, v in getattr(source, "geometry_values", {}).items() if k in cls.__dataclass_fields__}
+        return cls.from_mapping({**model.geometry, **stated}, where=f"geometry of {model_name(model)}")
     try:
         return cls.from_scan(source)
     except (InputError, AttributeError):
@@ -65,15 +105,70 @@ def given_geometry(kind: Modality, geometry: Geometry | Mapping[str, Any] | str 
 
 
 def choose_estimator(
-    kind: Modality, geometry: Geometry | None, method: str | None, options: Mapping[str, Any], device: str = "cpu"
+    kind: Modality,
+    geometry: Geometry | None,
+    method: str | None,
+    options: Mapping[str, Any],
+    device: str = "cpu",
+    model: Model | None = None,
 ) -> Estimator:
-    """The method with its options, not prepared yet. Raises InputError where one is unknown or the device cannot run it."""
-    cls = kind.estimator(method or kind.default_method)
+    """The method with its options, not prepared yet; that of the model where there is one, whatever `method` says.
+
+    Raises InputError where a method or an option is unknown, the device cannot run it, or the model does not suit.
+    """
+    cls = kind.estimator(method or kind.default_method) if model is None else _method_of(model, kind)
     if device not in cls.devices:
         raise InputError(f"method '{cls.name}' runs on {' or '.join(cls.devices)}, got device '{device}'")
     if "device" in cls.__dataclass_fields__:
         options = {"device": device, **options}
+    if model is not None and issubclass(cls, Learned):
+        return cls.from_model(model, geometry, options)
     return cls.with_options(geometry, options)
+
+
+def choose_training(
+    kind: Modality, geometry: Geometry | None, method: str, options: Mapping[str, Any], device: str = "cpu"
+) -> Learned:
+    """A method that is to be trained, with its options of training.
+
+    Raises InputError where it is no such method, and for an option of mapping, which would be lost.
+    """
+    cls = learned_method(kind, method)
+    for name in options:
+        if name in [field.name for field in cls.declared()] and name not in cls.training_options():
+            raise InputError(f"option {name} is one of mapping, not of training; give it to `braggscope map`")
+    estimator = choose_estimator(kind, geometry, method, options, device)
+    assert isinstance(estimator, Learned)  # learned_method has seen to it
+    return estimator
+
+
+def learned_method(kind: Modality, method: str) -> type[Learned]:
+    """The class of a method that is trained. Raises InputError, listing those there are, for any other."""
+    cls = kind.estimator(method)
+    if not issubclass(cls, Learned):
+        there = ", ".join(name for name in kind.methods() if issubclass(kind.estimator(name), Learned))
+        raise InputError(f"method '{method}' needs no training; there are: {there or 'none'}")
+    return cls
+
+
+def model_name(model: Model) -> str:
+    """What to call a model in a sentence."""
+    return f"model {model.file['model_file']}" if "model_file" in model.file else "the model"
+
+
+def _method_of(model: Model, kind: Modality) -> type[Estimator]:
+    """The method that a model is of. Raises InputError where this version does not have it."""
+    if model.method not in kind.methods() or not issubclass(kind.estimator(model.method), Learned):
+        raise InputError(
+            f"{model_name(model)} is of the {kind.name} method '{model.method}', which this version of braggscope cannot use; "
+            f"there are: {', '.join(name for name in kind.methods() if issubclass(kind.estimator(name), Learned)) or 'none'}"
+        )
+    return kind.estimator(model.method)
+
+
+def states_geometry(source: Source) -> bool:
+    """Whether a source says anything about the geometry itself."""
+    return source.geometry is not None or bool(getattr(source, "geometry_values", None))
 
 
 def located(source: AnySource, geometry: Geometry) -> AnySource:

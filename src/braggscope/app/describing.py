@@ -1,4 +1,4 @@
-"""What a scan file, a map file, a method or a modality is, as plain values and as text.
+"""What a scan file, a map file, a model file, a method or a modality is, as plain values and as text.
 
 This answers at once: neither torch nor xarray is imported for files.
 """
@@ -15,17 +15,43 @@ import numpy as np
 
 from braggscope.core.errors import one_of
 from braggscope.core.modality import Modality, modalities, modality
+from braggscope.core.model import SUFFIXES, Model, load_model
 from braggscope.core.scan import Axis, Scan
 from braggscope.core.source import open_scans, readers
 
 
 def describe_file(path: str | Path, *, detector: str | None = None, grid: tuple[int, int] | None = None) -> dict[str, Any]:
-    """What a scan file, scan folder or map file holds. Raises InputError where it is neither."""
+    """What a scan file, scan folder, map file or model file holds. Raises InputError where it is none of them."""
+    if str(path).endswith(SUFFIXES):
+        return describe_model(load_model(path))
     as_map = _map(Path(path))
     if as_map is not None:
         return as_map
     scans = open_scans(path, detector=detector, grid=grid)
     return {"file": str(path), "kind": "scans", "scans": [_scan(one) for one in scans]}
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """What a model is, what it was trained for and how."""
+    path = model.file.get("model_file", "")
+    kind = modalities().get(model.modality)
+    return {
+        "file": path,
+        "kind": "model",
+        "modality": model.modality,
+        "method": model.method,
+        "known": kind is not None and model.method in kind.methods(),
+        "format": "safetensors" if model.graph is None else "ONNX",
+        "size": Path(path).stat().st_size if path else len(model.data()),
+        "hash": model.file.get("model_hash") or model.digest(),
+        "frame_shape": list(model.frame_shape),
+        "weights": {name: list(value.shape) for name, value in model.weights.items()},
+        "parameters": sum(int(value.size) for value in model.weights.values()) or None,
+        "geometry": dict(model.geometry),
+        "options": dict(model.options),
+        "facts": dict(model.facts),
+        "provenance": dict(model.provenance),
+    }
 
 
 def describe_method(name: str, only: str | None = None) -> dict[str, Any]:
@@ -81,9 +107,12 @@ def _modality(kind: Modality) -> dict[str, Any]:
 
 
 def _method(kind: Modality, name: str) -> dict[str, Any]:
+    from braggscope.core.learned import Learned
+
     cls = kind.estimator(name)
     fields = cls.declared()
     return {
+        "learns": issubclass(cls, Learned),
         "summary": cls.summary,
         "calibrated": cls.calibrated,
         "uncalibrated_because": cls.uncalibrated_because,
@@ -95,6 +124,7 @@ def _method(kind: Modality, name: str) -> dict[str, Any]:
                 "default": f.default,
                 "unit": f.metadata.get("unit", ""),
                 "choices": list(f.metadata.get("choices", ())),
+                "stage": f.metadata.get("stage") or "mapping",
                 "doc": f.metadata.get("doc", ""),
             }
             for f in fields

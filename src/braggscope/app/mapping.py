@@ -21,11 +21,14 @@ import xarray as xr
 from braggscope.core import maps
 from braggscope.core.errors import BraggscopeError, InputError
 from braggscope.core.estimator import Estimator, State
+from braggscope.core.learned import Learned
+from braggscope.core.model import Model
 from braggscope.core.source import Source
 from braggscope.engine.local import Progress, ReadingFailed, run
 
-from .choosing import GeometryLike, choose_estimator, choose_geometry, choose_modality, located
+from .choosing import GeometryLike, choose_estimator, choose_geometry, choose_modality, choose_model, located, states_geometry
 from .interruption import Interruption
+from .learning import check_no_training, trained_on, trains
 from .output import check_output
 from .progress import Show
 from .provenance import differences, plain, provenance
@@ -37,7 +40,7 @@ MASKED = "run_masked"  # entry beside the estimator's state: masked counts and f
 
 def map_source(
     source: Source,
-    method: str | None = None,
+    method: str | Path | Model | None = None,
     *,
     modality: str | None = None,
     geometry: GeometryLike = None,
@@ -56,15 +59,20 @@ def map_source(
     """
     if overwrite and resume:
         raise InputError("--overwrite and --resume contradict each other; give one of them")
-    inputs = (getattr(source, "path", None), geometry if isinstance(geometry, str | Path) else None)
+    model = choose_model(method)
+    files = (getattr(source, "path", None), geometry, None if model is None else model.file.get("model_file"))
+    inputs = tuple(one for one in files if isinstance(one, str | Path))
     unfinished = output is not None and resume and Path(output).exists()
     path = None if output is None else check_output(output, overwrite=overwrite or unfinished, inputs=inputs, resumable=True)
-    kind = choose_modality(source, modality, geometry)
-    chosen = choose_geometry(source, kind, geometry)
+    kind = choose_modality(source, modality, geometry, model)
+    chosen = choose_geometry(source, kind, geometry, model)
+    borrowed = model is not None and geometry is None and not states_geometry(source)
     source = located(source, chosen)
-    estimator = choose_estimator(kind, chosen, method, options or {}, device)
-    attributes = provenance(source, kind, estimator)
+    estimator = choose_estimator(kind, chosen, None if method is None else str(method), options or {}, device, model)
+    attributes = provenance(source, kind, estimator) | ({"geometry_from": "the model"} if borrowed else {})
     keeper = Keeper(path, estimator, attributes)
+    if path is not None and trains(estimator):
+        check_no_training(path, overwrite=overwrite, resume=resume)
     if path is not None and unfinished:
         finished = keeper.take_up(path)
         if finished is not None:
@@ -72,7 +80,7 @@ def map_source(
     _set_workers(workers)
     with Interruption(aloud=progress) as interruption, _told(keeper):
         _first_frame(source)
-        keeper.estimator = estimator.prepare(source)
+        keeper.estimator = _prepared(estimator, source, keeper, resume, device, progress)
         done = _run(source, keeper, interruption, progress)
         dataset = keeper.dataset(done, finished=True)
         keeper.write(dataset, done)
@@ -212,6 +220,17 @@ def _run(source: Source, keeper: Keeper, interruption: Interruption, show: bool)
         finally:
             interruption.held = False
     return progress
+
+
+def _prepared(estimator: Estimator, source: Source, keeper: Keeper, resume: bool, device: str, progress: bool) -> Estimator:
+    """The method, ready for the first frame: trained on the source where that is what it needs."""
+    if not isinstance(estimator, Learned) or not trains(estimator):
+        return estimator.prepare(source)
+    trained = trained_on(source, estimator, keeper.path, resume=resume, device=device, progress=progress)
+    if trained.model is not None:
+        epochs = trained.model.provenance["epochs"]
+        keeper.attributes |= {"trained_epochs": epochs, "trained_weights": trained.model.weights_hash()}
+    return trained
 
 
 def _first_frame(source: Source) -> None:

@@ -27,8 +27,13 @@ class Show(contextlib.AbstractContextManager["Show"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
 
-    def __call__(self, done: int, total: int) -> None:
-        """Move the bar; a rate counts from the first call, so that resumed work does not look faster than it is."""
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Move the bar; a rate counts from the first call, so that resumed work does not look faster than it is.
+
+        note: What to say at its end.
+        """
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
         if self._bar.total != total:
             self._bar.reset(total)
             self._bar.initial = self._bar.n = done

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from braggscope.core.estimator import Estimator
+from braggscope.core.learned import Learned, Training
 from braggscope.core.modality import Modality
 from braggscope.core.source import Source
 
@@ -30,21 +32,17 @@ SAME = (
 
 def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str, str | int | float]:
     """The attributes that a map of this source by this (not yet prepared) method carries from its start."""
-    from braggscope import __version__
-
     path = getattr(source, "path", None)
     geometry = estimator.geometry.to_mapping() if estimator.geometry is not None else {}
     seed = estimator.options().get("seed", source.provenance.get("simulation_seed"))
     values = {
         "title": f"{kind.name} {estimator.name}: {source.provenance.get('input_file', 'a source')}",
-        "version": __version__,
-        "command": command_line(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **made_now(),
         "modality": kind.name,
         "method": estimator.name,
         "options": estimator.options(),
         "geometry": geometry,
-        "geometry_files": {k: _hash_of(v) for k, v in geometry.items() if k.endswith("_file")} or None,
+        "geometry_files": geometry_files(geometry),
         "seed": seed,
         **source.provenance,
         **estimator.facts(),
@@ -53,6 +51,47 @@ def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str
         "uncalibrated_because": None if estimator.calibrated else estimator.uncalibrated_because,
     }
     return {name: plain(value) for name, value in values.items() if value is not None}
+
+
+def training_provenance(estimator: Learned, sources: Sequence[Source], training: Training) -> dict[str, Any]:
+    """What a model of this training says about where it comes from; JSON values, without None."""
+    geometry = estimator.geometry.to_mapping() if estimator.geometry is not None else {}
+    values = {
+        **made_now(),
+        "seed": training.seed,
+        "device": training.device,
+        "devices": training.devices * training.nodes,
+        "precision": training.precision,
+        "geometry_files": geometry_files(geometry),
+        "data": [_data(source) for source in sources] or "simulated by the method",
+        "frames": sum(_frames(source) for source in sources) or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _data(source: Source) -> dict[str, Any]:
+    """What a source says about itself, and the hash of its file."""
+    path = getattr(source, "path", None)
+    return {**source.provenance, **(file_hash(path) if path is not None else {}), "frames": _frames(source)}
+
+
+def _frames(source: Source) -> int:
+    """How many frames a source has: as recorded, else as planned."""
+    recorded = getattr(getattr(source, "frames", None), "shape", None)
+    return int(recorded[0]) if recorded else math.prod(source.shape)
+
+
+def geometry_files(geometry: Mapping[str, Any]) -> dict[str, str | None] | None:
+    """The hashes of the files that a geometry names, by field; None where it names none."""
+    return {name: _hash_of(value) for name, value in geometry.items() if name.endswith("_file")} or None
+
+
+def made_now() -> dict[str, str]:
+    """Program, command and time."""
+    from braggscope import __version__
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"version": __version__, "command": command_line(), "created": now}
 
 
 def command_line() -> str:

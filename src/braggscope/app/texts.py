@@ -6,11 +6,12 @@ import textwrap
 from typing import Any
 
 WIDTH = 120
+LONG = 12  # values of a list that are still shown
 
 
 def text_of(description: dict[str, Any]) -> str:
     """A description of any kind as text."""
-    writers = {"scans": _scans, "map": _map, "method": _method, "modality": _modality, "program": _program}
+    writers = {"scans": _scans, "map": _map, "model": _model, "method": _method, "modality": _modality, "program": _program}
     return "\n".join(writers[description["kind"]](description))
 
 
@@ -90,13 +91,54 @@ def _method(found: dict[str, Any]) -> list[str]:
         lines.append(row("error bars", "calibrated standard deviations" if one["calibrated"] else why))
         lines.append(row("map point", "one frame" if one["per_frame"] else "all frames together"))
         lines.append(row("runs on", ", ".join(one["devices"])))
-        lines.append("  options (--option NAME=VALUE)" if one["options"] else "  it has no options")
-        for option in one["options"]:
+        if one["learns"]:
+            lines.append(
+                row("learns", f"`braggscope train --method {found['method']}` makes a model, `map --method MODEL` uses it")
+            )
+        lines += _options(one["options"], one["learns"])
+        lines.append("")
+    return lines[:-1]
+
+
+def _options(options: list[dict[str, Any]], learns: bool) -> list[str]:
+    """The options, those of training apart from those of mapping where a method learns."""
+    lines = [] if options else ["  it has no options"]
+    for stage in ("training", "mapping"):
+        some = [option for option in options if option["stage"] == stage]
+        if some:
+            lines.append(f"  options of {stage} (--option NAME=VALUE)" if learns else "  options (--option NAME=VALUE)")
+        for option in some:
             unit = f" {option['unit']}" if option["unit"] else ""
             choices = f"; one of {', '.join(option['choices'])}" if option["choices"] else ""
             lines.append(row(f"  {option['name']}={option['default']}{unit}", f"{option['doc']}{choices}", 30))
-        lines.append("")
-    return lines[:-1]
+    return lines
+
+
+def _model(found: dict[str, Any]) -> list[str]:
+    rows, columns = found["frame_shape"]
+    count = f", {found['parameters']} numbers" if found["parameters"] else ""
+    unknown = "" if found["known"] else " (which this version of braggscope does not have)"
+    lines = [
+        f"{found['file'] or 'model'}: {found['modality']} model by {found['method']}{unknown}",
+        row("format", f"{found['format']}, {found['size'] / 1e6:.3g} MB{count}"),
+        row("frames", f"{rows} x {columns} pixels (rows x columns)"),
+        row("geometry", _pairs(found["geometry"]) or "none"),
+        row("options", _pairs(found["options"]) or "none"),
+        row("hash", found["hash"]),
+    ]
+    for title in ("facts", "provenance"):
+        if found[title]:
+            lines += ["", title, *(row(name, _value(value), 24) for name, value in found[title].items())]
+    return lines
+
+
+def _value(value: Any) -> str:
+    """A JSON value in a line or a few: a long list by its length, a table as pairs."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_value(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return "; ".join(_value(one) for one in value) if len(value) <= LONG else f"{len(value)} values"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _modality(found: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ class Report:
     train, validation: Losses by name, means over the epoch; "loss" is the one that counts.
     best: Whether its weights are the best so far.
     seconds: Since the start of this run.
-    stopped: Why no epoch follows, where the training failed; empty where it went as planned, stopping early included.
+    stopped: Why no epoch follows, where it is not the last one planned; empty otherwise.
     estimator: The method with the best weights; in the last report only.
     """
 
@@ -73,6 +74,11 @@ class Report:
     seconds: float
     stopped: str = ""
     estimator: Any = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the training stopped because a loss was no finite number."""
+        return bool(self.stopped) and not math.isfinite(self.validation.get("loss", math.nan))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .errors import InputError
 
 FORMAT = 1  # of the document; a reader refuses those it does not know
 KEY = "braggscope"
+HASH = "weights_sha256"  # safetensors itself does not notice a changed byte
 SUFFIXES = (".safetensors", ".onnx")
 
 Contents = tuple[str, dict[str, np.ndarray], bytes | None]  # of a model file: its document, weights and graph
@@ -60,7 +61,11 @@ class Model:
     def document(self) -> str:
         """What the file says beside the weights, as JSON."""
         kept = {k: v for k, v in vars(self).items() if k not in ("weights", "graph", "file")}
-        return json.dumps({"format": FORMAT, **kept}, default=_plain)
+        return json.dumps({"format": FORMAT, HASH: self.weights_hash(), **kept}, default=_plain)
+
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights: their names, kinds, shapes and values."""
+        return _hash_of(self.weights)
 
     def data(self) -> bytes:
         """The model file."""
@@ -68,7 +73,7 @@ class Model:
             return self.graph
         from safetensors.numpy import save
 
-        return save({name: np.ascontiguousarray(value) for name, value in self.weights.items()}, {KEY: self.document()})
+        return save({name: np.asarray(value, order="C") for name, value in self.weights.items()}, {KEY: self.document()})
 
     def digest(self) -> str:
         """The SHA-256 hash of the model file."""
@@ -98,7 +103,9 @@ def load_model(path: str | Path) -> Model:
     except OSError as error:
         raise InputError(f"model file {path} cannot be read ({error.strerror})") from None
     document, weights, graph = (_from_safetensors if _is_safetensors(path, data) else _from_onnx)(path, data)
-    values = _checked(path, document)
+    values, written = _checked(path, document)
+    if graph is None and written != _hash_of(weights):
+        raise InputError(f"model file {path} is corrupt: its weights are not those that were written")
     read = {"model_file": str(path), "model_hash": hashlib.sha256(data).hexdigest()}
     return Model(**values, weights=weights, graph=graph, file=read)
 
@@ -142,8 +149,8 @@ def _from_onnx(path: Path, data: bytes) -> Contents:
     return session.get_modelmeta().custom_metadata_map.get(KEY, ""), {}, data
 
 
-def _checked(path: Path, document: str) -> dict[str, Any]:
-    """The fields of a model from its document."""
+def _checked(path: Path, document: str) -> tuple[dict[str, Any], str]:
+    """The fields of a model from its document, and the hash of the weights that it was written with."""
     if not document:
         raise InputError(f"{path} holds weights but does not say what they are; `braggscope convert-model` makes a model of them")
     try:
@@ -153,6 +160,7 @@ def _checked(path: Path, document: str) -> dict[str, Any]:
         raise InputError(f"model file {path} is corrupt: what it says about itself cannot be read") from None
     if found != FORMAT:
         raise InputError(f"model file {path} has format {found}, this version of braggscope reads format {FORMAT}")
+    written = str(values.pop(HASH, ""))
     if sorted(values) != sorted(KINDS):
         raise InputError(f"model file {path} is corrupt: it should say {', '.join(KINDS)}, and says {', '.join(values)}")
     for name, kind in KINDS.items():
@@ -160,7 +168,17 @@ def _checked(path: Path, document: str) -> dict[str, Any]:
             raise InputError(f"model file {path} is corrupt: its {name} is {values[name]!r}")
     if [type(length) for length in values["frame_shape"]] != [int, int]:
         raise InputError(f"model file {path} is corrupt: its frame_shape is {values['frame_shape']}")
-    return {**values, "frame_shape": tuple(values["frame_shape"])}
+    return {**values, "frame_shape": tuple(values["frame_shape"])}, written
+
+
+def _hash_of(weights: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names, kinds, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = np.asarray(weights[name], order="C")
+        digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,9 @@ from braggscope.core.errors import InputError
 
 from .shared import AsJson, Detector, Grid, tell
 
-FileOrNothing = Annotated[Path | None, typer.Argument(help="A scan (file or folder) or a map file.", metavar="[FILE]")]
+FileOrNothing = Annotated[
+    Path | None, typer.Argument(help="A scan (file or folder), a map file or a model file.", metavar="[FILE]")
+]
 Method = Annotated[str | None, typer.Option("--method", help="List the options of this method.")]
 ModalityOption = Annotated[str | None, typer.Option("--modality", help="List what this modality has.")]
 
@@ -24,7 +26,7 @@ def info(
     grid: Grid = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a scan or a map file holds and what is missing; without a file, what methods, phantoms and formats there are."""
+    """Say what a scan, a map or a model file holds and what is missing; without a file, what methods and formats there are."""
     from .. import describing, texts
 
     if file is not None and (method or modality):

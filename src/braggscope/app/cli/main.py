@@ -15,7 +15,7 @@ import typer
 
 from braggscope.core.errors import BraggscopeError, InputError
 
-from . import calibrate, info, map, report, simulate, view
+from . import calibrate, convert_model, export, info, map, report, simulate, train, view
 from .shared import Numbers
 
 app = typer.Typer(
@@ -27,9 +27,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command("info", short_help="Say what a scan, a map, a method or a modality is.")(info.info)
+app.command("info", short_help="Say what a scan, a map, a model, a method or a modality is.")(info.info)
 app.command("simulate", cls=Numbers, short_help="Write a simulated scan with known truth.")(simulate.simulate)
 app.command("map", short_help="Map a scan, with standard deviations, flags and provenance.")(map.map_scan)
+app.command("train", short_help="Train a method on scans, or on frames that it simulates; write a model.")(train.train)
+app.command("convert-model", short_help="Make a model of published weights.")(convert_model.convert_model)
+app.command("export", short_help="Write a model as an ONNX graph.")(export.export)
 app.command("calibrate", short_help="Find the instrument's parameters from a scan's own frames.")(calibrate.calibrate)
 app.command("view", short_help="Draw a map as a picture file.")(view.view)
 app.command("report", short_help="Write one self-contained HTML page about maps.")(report.report)

@@ -11,9 +11,11 @@ from .shared import (
     AsJson,
     Binning,
     Detector,
+    Device,
     GeometryFile,
     Grid,
     ModalityName,
+    Options,
     Overwrite,
     Quiet,
     Roi,
@@ -28,12 +30,7 @@ from .shared import (
 )  # fmt: skip
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Map file to write (HDF5: NeXus and netCDF-4 at once).")]
-Method = Annotated[str | None, typer.Option("--method", help="How; by default what the modality recommends.")]
-Options = Annotated[
-    list[str] | None,
-    typer.Option("--option", help="An option of the method (`braggscope info --method NAME`).", metavar="NAME=VALUE"),
-]
-Device = Annotated[str, typer.Option("--device", help="cpu or cuda, where the method can.")]
+Method = Annotated[str | None, typer.Option("--method", help="A method or a model file; by default what is recommended.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Finish the map that an interrupted run of this command left.")]
 
 
@@ -59,7 +56,8 @@ def map_scan(
 ) -> None:
     """Map a scan: each quantity with its standard deviation, flags that say why a point is missing or doubtful, and provenance.
 
-    Ctrl-C leaves the map so far; the same command with --resume finishes it.
+    A method that learns and comes without a model is trained on the scan first. Ctrl-C leaves the map so far; the same command
+    with --resume finishes it.
     """
     from ..mapping import map_source
     from ..summary import summarise, table

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from braggscope.core.scan import Scan
 
 ScanFile = Annotated[Path, typer.Argument(help="Scan: a file, or a folder of frames.", metavar="SCAN")]
+ModelFile = Annotated[Path, typer.Argument(help="Model file.", metavar="MODEL")]
 ScanName = Annotated[str | None, typer.Option("--scan", help="Which of several scans in the file, such as 1.1.")]
 Detector = Annotated[str | None, typer.Option("--detector", help="Which of several image stacks.")]
 Grid = Annotated[tuple[int, int] | None, typer.Option("--grid", help="Rows and columns of the raster, for a plain stack.")]
@@ -29,6 +30,11 @@ Saturation = Annotated[
 ModalityName = Annotated[str | None, typer.Option("--modality", help="The microscopy, where neither file says it.")]
 GeometryFile = Annotated[Path | None, typer.Option("--geometry", help="Geometry (TOML), where the scan does not say it.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Computing threads; by default all cores.", metavar="N")]
+Device = Annotated[str, typer.Option("--device", help="cpu or cuda, where the method can.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="An option of the method (`braggscope info --method NAME`).", metavar="NAME=VALUE"),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar and no text.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, nothing else.")]

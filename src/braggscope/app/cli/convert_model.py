@@ -1,0 +1,39 @@
+"""`braggscope convert-model`: published weights as a model file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shared import AsJson, GeometryFile, ModalityName, Overwrite, Quiet, tell
+
+Method = Annotated[str, typer.Argument(help="The method that the weights are of: nanobeamnn, for example.", metavar="METHOD")]
+Weights = Annotated[Path, typer.Argument(help="The weights as plain arrays (.npz).", metavar="WEIGHTS")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")]
+Prefix = Annotated[
+    str | None, typer.Option("--prefix", help="Begin of the arrays' names, where the file holds several networks: seed0/.")
+]
+
+
+def convert_model(
+    method: Method,
+    weights: Weights,
+    output: Output,
+    geometry: GeometryFile = None,
+    modality: ModalityName = None,
+    prefix: Prefix = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model of weights that were published as plain arrays, with the geometry that they were trained for."""
+    from ..models import convert_weights, model_line
+
+    made = convert_weights(
+        method, weights, geometry=geometry, modality=modality, prefix=prefix, output=output, overwrite=overwrite
+    )
+    arrays = {name: list(value.shape) for name, value in made.weights.items()}
+    document = {"output": str(output), "modality": made.modality, "method": made.method, "arrays": arrays}
+    tell(f"{model_line(made)}\n\nwritten to {output}", document, as_json=as_json, quiet=quiet)

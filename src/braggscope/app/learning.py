@@ -1,0 +1,165 @@
+"""Trainings under way: the folder beside the output, progress, interruption, and what the model says of its training."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from braggscope.core.errors import BraggscopeError, InputError
+from braggscope.core.estimator import Estimator
+from braggscope.core.learned import Learned, Report, Training
+from braggscope.core.model import Model, load_model
+from braggscope.core.source import Source
+
+from .models import written
+from .progress import Show
+from .provenance import training_provenance
+
+KEPT = "model.safetensors"  # in the folder beside a map whose method was trained for it
+
+
+def trains(estimator: Estimator) -> bool:
+    """Whether a method must be trained before it maps."""
+    return isinstance(estimator, Learned) and estimator.model is None
+
+
+def trained_on(source: Source, estimator: Learned, output: Path | None, *, resume: bool, device: str, progress: bool) -> Learned:
+    """The method trained on the source that it is to map.
+
+    output: The map; the model is kept in the folder beside it, so that a map which is resumed need not train again.
+    Raises BraggscopeError where the training breaks off, InputError where the model that is there is of another training.
+    """
+    folder = None if output is None else training_folder(output)
+    training = Training(folder, resume and folder is not None and checkpoint_in(folder), device=device)
+    about = training_provenance(estimator, [source], training)
+    if folder is not None and resume and (folder / KEPT).is_file():
+        return _taken_up(folder / KEPT, estimator, about)
+    history = follow(estimator, [source], training, progress)
+    if history[-1].failed:
+        raise BraggscopeError(f"{history[-1].stopped}; nothing was mapped")
+    model = with_history(history[-1].estimator.model, about, history)
+    if folder is not None:
+        model = written(model, folder / KEPT)
+    return dataclasses.replace(history[-1].estimator, model=model)
+
+
+def _taken_up(path: Path, estimator: Learned, about: Mapping[str, Any]) -> Learned:
+    """The method with the model that an interrupted map left."""
+    model, options = load_model(path), estimator.options()
+    decided = {name: options[name] for name in estimator.training_options()}
+    other = any(model.options.get(name, value) != value for name, value in decided.items())
+    if other or model.provenance.get("data") != about["data"]:
+        raise InputError(f"{path} was trained on other data or with other options; --overwrite begins anew")
+    rest = {name: value for name, value in options.items() if name not in decided}
+    return type(estimator).from_model(model, estimator.geometry, rest)
+
+
+def follow(estimator: Learned, sources: Sequence[Source], training: Training, progress: bool) -> list[Report]:
+    """Train, showing each epoch; the reports, also of epochs before a resumption. The last one holds the trained method.
+
+    Raises BraggscopeError, saying what is left, where the training is interrupted or fails.
+    """
+    history = _earlier(training)
+    with _told(estimator, training, history), Show(f"train {estimator.name}", "epoch", progress) as show:
+        reports = estimator.train(sources, training)
+        with contextlib.closing(reports):  # type: ignore[type-var]
+            for report in reports:
+                history[report.epoch - 1 :] = [report]
+                show(report.epoch, report.epochs, _losses(report))
+    if not history or history[-1].estimator is None:
+        raise BraggscopeError(f"method '{estimator.name}' ended its training without a model")
+    return [dataclasses.replace(report, epochs=history[-1].epochs) for report in history]
+
+
+def _earlier(training: Training) -> list[Report]:
+    """The epochs that a training which is resumed has behind it."""
+    if not training.resume or training.folder is None:
+        return []
+    from braggscope.infer.checkpoint import load_checkpoint
+
+    rows = load_checkpoint(training.folder).history
+    return [Report(row["epoch"], 0, row["train"], row["validation"], row["best"], row["seconds"]) for row in rows]
+
+
+def with_history(model: Model, about: Mapping[str, Any], history: Sequence[Report]) -> Model:
+    """The model, saying where it comes from and how its training went."""
+    last = history[-1]
+    best = [report for report in history if report.best]
+    of = best[-1] if best else last
+    found = {
+        "epochs": last.epoch,
+        "epochs_planned": last.epochs,
+        "best_epoch": best[-1].epoch if best else None,
+        "loss": dict(of.train),
+        "validation_loss": dict(of.validation),
+        "seconds": round(last.seconds, 3),
+        "stopped": last.stopped or None,
+    }
+    said = {name: value for name, value in {**about, **found}.items() if value is not None}
+    return dataclasses.replace(model, provenance={**model.provenance, **said})
+
+
+def training_folder(output: str | Path) -> Path:
+    """Where checkpoints and logs of a training lie, beside its output."""
+    return Path(output).with_suffix(".training")
+
+
+def check_no_training(output: str | Path, *, overwrite: bool, resume: bool) -> None:
+    """Raise InputError where beside an output there lies an earlier training that is neither wanted nor unwanted."""
+    folder = training_folder(output)
+    if checkpoint_in(folder) and not (resume or overwrite):
+        raise InputError(f"{folder} holds an earlier training; --resume goes on with it, --overwrite begins anew")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is in the way of checkpoints and logs; give another name")
+
+
+def checkpoint_in(folder: Path) -> bool:
+    """Whether a training can be resumed from a folder."""
+    from braggscope.infer.checkpoint import NAME
+
+    return (folder / NAME).is_file()
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes and speaks, where torchrun has started several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def _told(estimator: Learned, training: Training, history: Sequence[Report]) -> Iterator[None]:
+    """Say what an interruption or a failure leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if training.folder is None:
+            raise
+        raise BraggscopeError(f"interrupted{_left(training, history)}") from None
+    except BraggscopeError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no message"
+        said = f"the training of '{estimator.name}' failed ({type(error).__name__}: {reason})"
+        raise BraggscopeError(f"{said}{_left(training, history)}") from error
+    finally:
+        if training.folder is not None:
+            with contextlib.suppress(OSError):
+                training.folder.rmdir()  # where nothing came into it
+
+
+def _left(training: Training, history: Sequence[Report]) -> str:
+    """What an interrupted training leaves, as the end of a sentence."""
+    if training.folder is None or not checkpoint_in(training.folder):
+        return "; nothing was written"
+    epoch = f" of epoch {history[-1].epoch}" if history else ""
+    return f"; {training.folder} holds the checkpoint{epoch}; repeat the command with --resume to go on from it"
+
+
+def _losses(report: Report) -> str:
+    """The losses of an epoch, for a progress bar."""
+    found = {"loss": report.train.get("loss", math.nan), "validation": report.validation.get("loss", math.nan)}
+    return ", ".join(f"{name} {value:.4g}" for name, value in found.items() if math.isfinite(value))
