@@ -131,9 +131,9 @@ class Learning:
         found = differentiable.profiled_deviance(self.population.made, batch["counts"], parameters)
         return found - torch.from_numpy(batch["deviance"])
 
-    def validation(self, seed: int, batch: int) -> list[dict[str, Any]]:
+    def validation(self, seed: int, batch: int, most: int) -> list[dict[str, Any]]:
         """Batches that are always the same, with the standard deviations of the likelihood estimate of each frame."""
-        frames = self.population.draw(VALIDATION_FRAMES, seed, 0)
+        frames = self.population.draw(min(VALIDATION_FRAMES, most), seed, 0)
         images, made = frames.images(), self.population.made
         fitted = compiled.fit(made, images, None, SOME_FREE, self.population.thickness, start=frames.parameters)
         stds = np.sqrt(np.einsum("fii->fi", fitted["covariance"])[:, :3])

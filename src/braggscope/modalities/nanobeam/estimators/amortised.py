@@ -101,7 +101,7 @@ class Amortised(Learned, WithDeviance):
         torch.manual_seed(training.seed)
         network = self._network(shape)
         count = self.frames // self.batch
-        validation = learning.validation(training.seed, self.batch)
+        validation = learning.validation(training.seed, self.batch, self.frames)
 
         def batches(epoch: int) -> amortising.Epoch:
             share = max(0.0, 1 - (epoch - 1) / max(1.0, amortising.HANDOVER * self.epochs))

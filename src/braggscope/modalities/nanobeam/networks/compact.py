@@ -23,7 +23,7 @@ from ..geometry import NanobeamGeometry
 NAMES = ("strain", "omega", "chi")
 COARSE = 16  # pixels across the coarse picture, about
 MARGIN = 2.0  # pixels around the ring that are cut out with it
-START_LOG_STD = -4.0
+START_LOG_STD = -1.0
 
 
 @dataclass(frozen=True)
