@@ -149,7 +149,7 @@ def _traced(network: torch.nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
         found = network(*inputs)
     ins = [f"input_{i}" for i in range(len(inputs))]
     outs = [f"output_{i}" for i in range(len(found) if isinstance(found, tuple | list) else 1)]
-    written = io.BytesIO()
+    written: Any = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter itself; its successor needs onnxscript
         torch.onnx.export(

@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def check_processes(training: Training) -> None:
     asked, there = training.devices * training.nodes, int(os.environ.get("WORLD_SIZE", 1))
     if asked != there:
         raise InputError(
-            f"training on {training.nodes} x {training.devices} devices takes {asked} processes, and there are {there}; start "
+            f"training on {training.nodes} x {training.devices} devices takes {asked} processes, and this is one of {there}; start "
             f"them with torchrun --nnodes {training.nodes} --nproc-per-node {training.devices} -m braggscope train ..."
         )
 
@@ -80,21 +81,33 @@ def shared_out(batches: Iterable[Any], fabric: Any, *, whole: bool) -> Iterator[
     """
     count, own = fabric.world_size, fabric.global_rank
     for group in _groups(batches, count):
-        there = len(group)
-        if there == count or not whole:
-            yield group[own if own < there else 0](), own < there
+        if len(group) == count or not whole:
+            yield group[own if own < len(group) else 0], own < len(group)
 
 
-def _groups(batches: Iterable[Any], count: int) -> Iterator[list[Any]]:
-    """The batches in groups, each batch as a function that gives it; those of a sequence are made when they are called for."""
-    if isinstance(batches, Sequence):
-        for start in range(0, len(batches), count):
-            stop = min(start + count, len(batches))
-            yield [lambda i=i: batches[i] for i in range(start, stop)]  # type: ignore[misc]
+def _groups(batches: Iterable[Any], count: int) -> Iterator[Sequence[Any]]:
+    """The batches in groups; where they can be indexed, only those that are asked for are made."""
+    if count > 1 and isinstance(batches, Sized) and hasattr(batches, "__getitem__"):
+        yield from (_Part(batches, start, min(start + count, len(batches))) for start in range(0, len(batches), count))
         return
     iterator = iter(batches)
     while group := list(itertools.islice(iterator, count)):
-        yield [lambda batch=batch: batch for batch in group]  # type: ignore[misc]
+        yield group
+
+
+@dataclass(frozen=True)
+class _Part(Sequence[Any]):
+    """Some batches of many, not made yet."""
+
+    batches: Any
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.batches[self.start + number]
 
 
 class Means:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -43,8 +43,8 @@ class Task:
 
     network: Trained in place; ends with its best weights, in evaluation mode on the CPU.
     batches: Training batches of an epoch (counted from 1), decided by the epoch and a seed alone: tensors, or (nested) tuples or
-        dicts of tensors, which are moved to the device, and numpy arrays, which stay. Of a Sequence, each of several processes
-        makes only its own.
+        dicts of tensors, which are moved to the device, and numpy arrays, which stay. Where they have a length and can be
+        indexed, each of several processes makes only its own.
     loss: Losses by name, "loss" the one that is minimised; means over the frames of a batch. The network that it is given
         must be called as a whole, network(frames), not by its parts.
     validation: Batches, the same every time.
@@ -189,14 +189,16 @@ class _Run:
         """The steps of an epoch: mean losses, and what was not finite, or nothing."""
         self.network.train()
         batches, means = self.task.batches(epoch), Means(self.fabric)
-        steps = len(batches) // self.fabric.world_size if hasattr(batches, "__len__") else 0
+        steps = len(batches) // self.fabric.world_size if isinstance(batches, Sized) else 0
         for step, (batch, _) in enumerate(shared_out(batches, self.fabric, whole=True)):
             self.set_rate((epoch - 1 + (step / steps if steps else 0)) / self.task.epochs)
             wrong = self.step(self.fabric.to_device(batch), means)
             if wrong:
                 return means.values(), f"the {wrong} is not finite in epoch {epoch}, step {step + 1}"
         if not means:
-            raise InputError(f"{self.fabric.world_size} processes need at least as many training batches; give more frames")
+            many = self.fabric.world_size
+            lack = "there is no training batch" if many == 1 else f"there are fewer training batches than processes ({many})"
+            raise InputError(f"{lack}; give more frames")
         return means.values(), ""
 
     def set_rate(self, progress: float) -> None:
