@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,18 @@ def scan_file(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture
+def refused(cli, tmp_path):
+    """Call the program; check that it refuses in one sentence and leaves no new file; give the sentence."""
+
+    def call(*words, code=2):
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        got, said, wrong = cli(*words)
+        assert (got, said) == (code, "")
+        assert re.fullmatch(r"error: [^\n]+\n", wrong), wrong
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+        return wrong
+
+    return call

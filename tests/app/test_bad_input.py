@@ -12,21 +12,6 @@ import braggscope
 from braggscope.core.errors import InputError
 
 
-@pytest.fixture
-def refused(cli, tmp_path):
-    """Call the program; check that it refuses in one sentence and leaves no new file; give the sentence."""
-
-    def call(*words, code=2):
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-        got, said, wrong = cli(*words)
-        assert (got, said) == (code, "")
-        assert re.fullmatch(r"error: [^\n]+\n", wrong), wrong
-        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-        return wrong
-
-    return call
-
-
 def test_missing_file(refused, tmp_path):
     for command in (["info"], ["map", "-o", tmp_path / "m.h5"], ["calibrate", "-o", tmp_path / "g.toml"]):
         assert f"{tmp_path / 'no.h5'} does not exist" in refused(*command, tmp_path / "no.h5")
@@ -66,7 +51,7 @@ def test_several_image_stacks(refused, scan_file, tmp_path):
 
 def test_unknown_names_list_those_there_are(refused, scan_file, tmp_path):
     scan, out = scan_file(), ("-o", tmp_path / "m.h5")
-    assert "unknown tiny method 'men'; there are: curve, mean" in refused("map", scan, *out, "--method", "men")
+    assert "unknown tiny method 'men'; there are: curve, mean, network" in refused("map", scan, *out, "--method", "men")
     assert "unknown modality 'tin'; there are:" in refused("map", scan, *out, "--modality", "tin")
     assert "has no option 'least'; it has: pause, fails_at" in refused("map", scan, *out, "--option", "least=3")
     assert "has no scan '3.1'; it has: " in refused("map", scan, *out, "--scan", "3.1")

@@ -121,7 +121,7 @@ def _from_safetensors(path: Path, data: bytes) -> Contents:
 
     try:
         weights = load(data)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:  # the latter for kinds that numpy does not know
         raise InputError(f"model file {path} is corrupt or cut short ({error})") from None
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
@@ -156,7 +156,7 @@ def _checked(path: Path, document: str) -> tuple[dict[str, Any], str]:
     try:
         values = json.loads(document)
         found = values.pop("format")
-    except (json.JSONDecodeError, AttributeError, KeyError):
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
         raise InputError(f"model file {path} is corrupt: what it says about itself cannot be read") from None
     if found != FORMAT:
         raise InputError(f"model file {path} has format {found}, this version of braggscope reads format {FORMAT}")

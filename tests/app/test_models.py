@@ -1,0 +1,197 @@
+"""Models in use: `map --method MODEL`, `convert-model`, `export`, `info MODEL`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+import braggscope
+from braggscope.app.mapping import map_source
+from braggscope.core.errors import BraggscopeError
+from braggscope.core.model import load_model
+from braggscope.core.scan import Scan
+
+
+@pytest.fixture
+def model(cli, scan_file, tmp_path):
+    """A model file, trained on a scan of another seed than the one that is mapped."""
+    out = tmp_path / "m.safetensors"
+    cli("simulate", "tiny", "--shape", 40, "-o", tmp_path / "t.h5")
+    assert cli("train", tmp_path / "t.h5", "--method", "network", "-o", out, "--quiet") == (0, "", "")
+    return out
+
+
+@pytest.fixture
+def toml(tmp_path):
+    (tmp_path / "g.toml").write_text("[tiny]\ngain = 1.0\n")
+    return tmp_path / "g.toml"
+
+
+def test_the_map_names_its_model(cli, scan_file, model, tmp_path):
+    code, said, wrong = cli("map", scan_file(), "--method", model, "-o", tmp_path / "map.h5")
+    assert (code, wrong) == (0, "")
+    assert "tiny map by network" in said
+    attrs = braggscope.load(tmp_path / "map.h5").attrs
+    assert attrs["method"] == "network"
+    assert attrs["model_hash"] == load_model(model).file["model_hash"]
+    assert (attrs["model_file"], attrs["model_epochs"], attrs["model_seed"]) == (str(model), 4, 0)
+    assert json.loads(attrs["model_data"])[0]["input_file"] == "t.h5"
+    assert "geometry_from" not in attrs
+
+
+def test_mapping_options_remain_free(cli, scan_file, model, tmp_path):
+    scan = scan_file()
+    cli("map", scan, "--method", model, "-o", tmp_path / "a.h5")
+    cli("map", scan, "--method", model, "-o", tmp_path / "b.h5", "--option", "add=3")
+    a, b = (braggscope.load(tmp_path / name)["level"].values for name in ("a.h5", "b.h5"))
+    np.testing.assert_allclose(b - a, 3, atol=1e-6)
+
+
+def test_the_geometry_of_the_model_stands_for_one_that_nobody_says(cli, scan_file, tmp_path):
+    (tmp_path / "g.toml").write_text("[tiny]\ngain = 2.5\n")
+    scan, out = scan_file(modality=None), tmp_path / "m.safetensors"
+    assert cli("train", scan, "--method", "network", "--geometry", tmp_path / "g.toml", "-o", out, "--quiet")[0] == 0
+    assert cli("map", scan, "--method", out, "-o", tmp_path / "map.h5")[0] == 0
+    attrs = braggscope.load(tmp_path / "map.h5").attrs
+    assert (attrs["modality"], json.loads(attrs["geometry"])) == ("tiny", {"gain": 2.5})
+    assert attrs["geometry_from"] == "the model"
+
+
+def test_a_map_is_resumed_with_its_own_model_only(cli, scan_file, model, tmp_path, monkeypatch):
+    scan, out = scan_file(shape=(60, 70)), tmp_path / "map.h5"
+    whole = Scan.batches
+
+    def broken(self, size=None, *, only=None):
+        for i, batch in enumerate(whole(self, size, only=only)):
+            if i == 2:
+                raise OSError("gone")
+            yield batch
+
+    monkeypatch.setattr(Scan, "batches", broken)
+    assert cli("map", scan, "--method", model, "-o", out)[0] == 1
+    monkeypatch.setattr(Scan, "batches", whole)
+    other = tmp_path / "other.safetensors"
+    cli("train", tmp_path / "t.h5", "--method", "network", "-o", other, "--seed", 5)
+    code, _, wrong = cli("map", scan, "--method", other, "-o", out, "--resume")
+    assert (code, "cannot be resumed: model_hash was" in wrong) == (2, True)
+    assert cli("map", scan, "--method", model, "-o", out, "--resume", "--quiet")[0] == 0
+    cli("map", scan, "--method", model, "-o", tmp_path / "whole.h5")
+    np.testing.assert_array_equal(braggscope.load(out)["level"], braggscope.load(tmp_path / "whole.h5")["level"])
+
+
+def test_a_method_without_a_model_is_trained_on_the_scan_first(cli, scan_file, tmp_path):
+    scan, out = scan_file(), tmp_path / "map.h5"
+    code, _, wrong = cli("map", scan, "--method", "network", "-o", out, "--option", "epochs=3", "--option", "add=1")
+    assert (code, wrong) == (0, "")
+    kept = tmp_path / "map.training" / "model.safetensors"
+    assert load_model(kept).provenance["epochs"] == braggscope.load(out).attrs["trained_epochs"] == 3
+    assert load_model(kept).weights_hash() == braggscope.load(out).attrs["trained_weights"]
+    cli("map", scan, "--method", kept, "-o", tmp_path / "again.h5", "--option", "add=1")
+    np.testing.assert_array_equal(braggscope.load(out)["level"], braggscope.load(tmp_path / "again.h5")["level"])
+
+
+def test_a_map_that_trains_and_breaks_off_is_finished_without_training_again(tiny, scan_file, tmp_path, monkeypatch):
+    scan = braggscope.open(scan_file(shape=(60, 70)))
+    whole, breaking = Scan.batches, [True]
+
+    def broken(self, size=None, *, only=None):
+        for i, batch in enumerate(whole(self, size, only=only)):
+            if breaking[0] and size == 1024 and i == 2:
+                raise OSError("gone")
+            yield batch
+
+    monkeypatch.setattr(Scan, "batches", broken)
+    words = {"output": tmp_path / "map.h5", "options": {"epochs": 2}, "progress": False}
+    with pytest.raises(BraggscopeError, match=r"gone; .*map\.h5 holds 2048 of 4200 frames"):
+        map_source(scan, "network", **words)
+    breaking[0] = False
+    monkeypatch.setattr(tiny.estimator("network"), "train", lambda *a: pytest.fail("trained again"))
+    resumed = map_source(scan, "network", resume=True, **words)
+    monkeypatch.undo()
+    direct = map_source(scan, "network", options={"epochs": 2}, progress=False)
+    for dataset in (resumed, direct):
+        for name in ("created", "seconds"):
+            del dataset.attrs[name]
+    xr.testing.assert_identical(resumed, direct)
+
+
+def test_a_map_whose_training_fails_is_none(cli, scan_file, tmp_path):
+    code, _, wrong = cli("map", scan_file(), "--method", "network", "-o", tmp_path / "m.h5", "--option", "breaks=2")
+    assert (code, "is not finite in epoch 2" in wrong, "nothing was mapped" in wrong) == (1, True, True)
+    assert not (tmp_path / "m.h5").exists()
+
+
+def test_an_exported_model_maps_as_the_model(cli, scan_file, model, tmp_path):
+    scan, graph = scan_file(), tmp_path / "m.onnx"
+    code, said, wrong = cli("export", model, "-o", graph)
+    assert (code, wrong) == (0, "")
+    assert "tiny model by network, frames of 5 x 4 pixels, ONNX graph" in said
+    for name, one in (("a.h5", model), ("b.h5", graph)):
+        assert cli("map", scan, "--method", one, "-o", tmp_path / name)[0] == 0
+    a, b = (braggscope.load(tmp_path / name)["level"].values for name in ("a.h5", "b.h5"))
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert braggscope.load(tmp_path / "b.h5").attrs["model_epochs"] == 4
+    assert braggscope.export(load_model(model)).graph is not None
+    code, _, wrong = cli("export", graph, "-o", tmp_path / "again.onnx")
+    assert (code, "is an ONNX graph already" in wrong) == (2, True)
+
+
+def test_published_weights_become_a_model(cli, scan_file, tmp_path, toml):
+    np.savez(tmp_path / "w.npz", **{"trained/slope": 1.5, "trained/offset": 0.25, "seed1/slope": 2.0, "seed1/offset": 0.0})
+    words = ("convert-model", "network", tmp_path / "w.npz", "--geometry", toml, "-o")
+    code, said, wrong = cli(*words, tmp_path / "m.safetensors")
+    assert (code, wrong) == (0, "")
+    assert "tiny model by network, frames of 5 x 4 pixels, 2 numbers" in said
+    assert cli("map", scan_file(), "--method", tmp_path / "m.safetensors", "-o", tmp_path / "map.h5")[0] == 0
+    with h5py.File(scan_file()) as file:
+        mean = file["entry/data/data"][()].mean(axis=(2, 3))
+    np.testing.assert_allclose(braggscope.load(tmp_path / "map.h5")["level"], 1.5 * mean + 0.25, rtol=1e-6)
+    said = load_model(tmp_path / "m.safetensors").provenance
+    assert (said["by"], said["input_file"], len(said["input_hash"])) == ("somebody", "w.npz", 64)
+    assert cli(*words, tmp_path / "s.safetensors", "--prefix", "seed1/", "--quiet")[0] == 0
+    assert float(load_model(tmp_path / "s.safetensors").weights["slope"]) == 2.0
+    arrays = {"trained/slope": np.array(3.0), "trained/offset": np.array(0.0)}
+    assert braggscope.convert_model("network", arrays, geometry={"gain": 1.0}).weights["slope"] == 3.0
+
+
+def test_info_says_what_a_model_is(cli, model):
+    code, said, wrong = cli("info", model)
+    assert (code, wrong) == (0, "")
+    for words in (
+        "tiny model by network", "safetensors", "2 numbers", "5 x 4 pixels", "gain 1", "epochs 4", "largest",
+        load_model(model).file["model_hash"], "input_file t.h5",
+    ):  # fmt: skip
+        assert words in said
+    found = json.loads(cli("info", model, "--json")[1])
+    assert (found["kind"], found["format"], found["known"], found["parameters"]) == ("model", "safetensors", True, 2)
+    assert found["weights"] == {"slope": [], "offset": []}
+    assert found["provenance"]["epochs"] == 4
+
+
+def test_info_of_a_model_is_quick(model, cli, tmp_path):
+    cli("export", model, "-o", tmp_path / "m.onnx")
+    code = (
+        "import sys; from braggscope.app.cli.main import main\n"
+        f"assert main(['info', {str(model)!r}]) == 0 and main(['info', {str(tmp_path / 'm.onnx')!r}]) == 0\n"
+        "print(*(m for m in ('torch', 'xarray', 'matplotlib', 'numba', 'tqdm') if m in sys.modules), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stderr.strip() == ""
+    assert "which this version of braggscope does not have" in ran.stdout  # without the tiny modality on the path
+
+
+def test_info_of_a_method_tells_options_of_training_from_those_of_mapping(cli):
+    said = cli("info", "--method", "network")[1]
+    training, mapping = said.split("options of mapping")
+    assert "epochs=4" in training.split("options of training")[1]
+    assert "add=0.0 count" in mapping
+    assert "epochs" not in mapping
+    found = json.loads(cli("info", "--method", "network", "--json")[1])["modalities"]["tiny"]
+    assert {one["name"]: one["stage"] for one in found["options"]}["add"] == "mapping"
+    assert "options (--option" in cli("info", "--method", "mean")[1]
