@@ -65,20 +65,21 @@ class View:
 class CompactEncoder(nn.Module):
     """Frames (frame, row, column) -> estimates, logarithms of their standard deviations, and the first stage's estimates.
 
-    Each has shape (frame, 3), in units of half the range, in the order of NAMES.
+    Each has shape (frame, 3), in units of half the range, in the order of NAMES; a fourth output is what else moves nothing
+    on the detector, the thickness.
     """
 
-    def __init__(self, view: View, width: int = 128) -> None:
-        """The encoder with random weights, drawn from torch's own generator."""
+    def __init__(self, view: View, width: int = 128, outputs: int = len(NAMES)) -> None:
+        """The encoder with random weights, drawn from torch's own generator; its first estimates are nearly 0."""
         super().__init__()
         self.view = view
         self.pool = max(1, round(min(view.frame_shape) / COARSE))
         pixels = (view.frame_shape[0] // self.pool) * (view.frame_shape[1] // self.pool)
-        self.find = nn.ModuleList([nn.Linear(pixels, width), nn.Linear(width, width), nn.Linear(width, 3)])
+        self.find = nn.ModuleList([nn.Linear(pixels, width), nn.Linear(width, width), nn.Linear(width, outputs)])
         self.measure = nn.Linear(view.cut[0] * view.cut[1], 2 * width)
         self.place = nn.Linear(9, width)
         self.refine = nn.ModuleList([nn.Linear(width + 1, width), nn.Linear(width, width)])
-        self.residual, self.log_std = nn.Linear(width, 3), nn.Linear(width, 3)
+        self.residual, self.log_std = nn.Linear(width, outputs), nn.Linear(width, outputs)
         for layer, start in ((self.find[2], 0.0), (self.residual, 0.0), (self.log_std, START_LOG_STD)):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.constant_(layer.bias, start)
@@ -91,10 +92,11 @@ class CompactEncoder(nn.Module):
         hidden = hidden * torch.sigmoid(gate + self.place(moved))
         hidden = functional.silu(self.refine[0](torch.cat([hidden, 0.5 * torch.log(mean)], dim=1))) + hidden
         hidden = functional.silu(self.refine[1](hidden)) + hidden
-        return moved[:, :3] + self.residual(hidden), self.log_std(hidden), found
+        base = torch.cat([moved[:, :3], found.detach()[:, 3:]], dim=1)
+        return base + self.residual(hidden), self.log_std(hidden), found
 
     def _find(self, frames: Tensor, mean: Tensor) -> Tensor:
-        """Estimates from the coarse picture, shape (frame, 3)."""
+        """Estimates from the coarse picture, shape (frame, output)."""
         picture = functional.avg_pool2d(frames[:, None], self.pool).flatten(1) / mean - 1.0
         hidden = functional.silu(self.find[0](picture))
         hidden = functional.silu(self.find[1](hidden)) + hidden
