@@ -82,7 +82,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both(two):
 
 def test_more_processes_than_asked_for_are_refused(two):
     _, both = two
-    assert "training on 1 x 1 devices takes 1 processes, and this is one of 2" in both[0]["one"]
+    assert "devices 1 and nodes 1 make 1 processes, and this is one of 2" in both[0]["one"]
 
 
 def test_the_first_process_is_known_by_its_rank(monkeypatch):
@@ -95,7 +95,7 @@ def test_the_first_process_is_known_by_its_rank(monkeypatch):
 def test_processes_of_several_nodes_are_counted(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "6")
     check_processes(Training(devices=2, nodes=3))
-    with pytest.raises(InputError, match=r"training on 2 x 2 devices takes 4 processes, and this is one of 6; .* --nnodes 2"):
+    with pytest.raises(InputError, match=r"devices 2 and nodes 2 make 4 processes, and this is one of 6; .* --nnodes 2"):
         check_processes(Training(devices=2, nodes=2))
 
 

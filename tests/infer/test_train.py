@@ -482,7 +482,11 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
         ({}, {"log": "xml"}, "log must be csv or tensorboard, got 'xml'"),
         ({}, {"device": "abacus"}, "device must be cpu or cuda, got 'abacus'"),
         ({}, {"devices": 0}, "devices and nodes must be at least 1, got 0 and 1"),
-        ({}, {"devices": 2}, "takes 2 processes, and this is one of 1; start them with torchrun --nnodes 1 --nproc-per-node 2"),
+        (
+            {},
+            {"devices": 2},
+            "devices 2 and nodes 1 make 2 processes, and this is one of 1; start them with torchrun --nnodes 1 --nproc-per-node 2",
+        ),
         ({"batches": lambda epoch: []}, {}, "there is no training batch; give more frames"),
         ({"validation": list}, {}, "there is no validation batch; give more frames"),
     ],
@@ -503,3 +507,13 @@ def test_missing_tensorboard_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match=r"log tensorboard needs TensorBoard: pip install .*; csv would do"):
         list(train(task(), Training(tmp_path, log="tensorboard")))
+
+
+def test_inside_a_slurm_job_one_process_is_one_process(monkeypatch):
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "map", "SLURM_PROCID": "2", "SLURM_LOCALID": "2"}.items():
+        monkeypatch.setenv(name, value)
+    seen = []
+    list(
+        train(task(loss=lambda network, batch: seen.append(1) or squares(network, batch), validate=squares, epochs=1), Training())
+    )
+    assert len(seen) == 3

@@ -32,8 +32,8 @@ def check_processes(training: Training) -> None:
     asked, there = training.devices * training.nodes, int(os.environ.get("WORLD_SIZE", 1))
     if asked != there:
         raise InputError(
-            f"training on {training.nodes} x {training.devices} devices takes {asked} processes, and this is one of {there}; start "
-            f"them with torchrun --nnodes {training.nodes} --nproc-per-node {training.devices} -m braggscope train ..."
+            f"devices {training.devices} and nodes {training.nodes} make {asked} processes, and this is one of {there}; start them "
+            f"with torchrun --nnodes {training.nodes} --nproc-per-node {training.devices} -m braggscope train ..."
         )
 
 
@@ -43,16 +43,21 @@ def started_fabric(training: Training) -> Any:
     device = runtime.device(training.device)
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
     except ImportError:
         raise InputError("training needs Lightning Fabric: pip install 'braggscope[train]'") from None
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     if device.type == "cuda" and training.devices > torch.cuda.device_count():
         raise InputError(f"devices must be at most {torch.cuda.device_count()}, the GPUs of this machine, got {training.devices}")
+    several = training.devices * training.nodes > 1
     fabric = Fabric(
         accelerator=device.type,
         devices=training.devices,
         num_nodes=training.nodes,
-        strategy="ddp" if training.devices * training.nodes > 1 else "auto",
+        strategy="ddp" if several else "auto",
+        plugins=[
+            TorchElasticEnvironment() if several else LightningEnvironment()
+        ],  # not a SLURM job that happens to be around it
         precision="bf16-mixed" if training.precision == "bf16" else "32-true",
     )
     fabric.launch()
