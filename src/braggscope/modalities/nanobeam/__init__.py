@@ -10,11 +10,23 @@ MODALITY = Modality(
     package=_HERE,
     geometry=f"{_HERE}.geometry:NanobeamGeometry",
     forward=f"{_HERE}.forward:NanobeamForward",
-    phantoms={name: f"{_HERE}.phantom:{name}" for name in ("sinusoid_sigmoid", "domains", "wedge", "random_fields", "uniform")},
+    phantoms={
+        name: f"{_HERE}.phantom:{name}"
+        for name in ("sinusoid_sigmoid", "domains", "wedge", "random_fields", "uniform", "published_grid")
+    },
     default_method="likelihood",
     calibrate=f"{_HERE}.calibrate:calibrate",
     views={name: f"{_HERE}.views:{name}" for name in ("overview", "frame", "pupil")},
     example_geometry=f"{_HERE}.geometry:published",
     example_forward=f"{_HERE}.forward:example",
     example_phantom={"shape": (20, 18), "frame_shape": (64, 62), "peak": 30.0},
+    example_options={
+        "nanobeamnn": {"recipe": "quick", "kernel": "closed_form", "grid": 6, "epochs": 3, "peak": 30.0},
+        "donut": {"recipe": "robust", "size": "compact", "epochs": 3},
+    },
+    example_options={
+        "amortised": {"width": 32, "epochs": 2, "frames": 8192, "steps": 8},
+        "donut": {"recipe": "robust", "size": "compact", "epochs": 2},
+        "nanobeamnn": {"recipe": "quick", "grid": 5, "epochs": 2},
+    },
 )

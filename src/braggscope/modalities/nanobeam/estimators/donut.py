@@ -63,7 +63,6 @@ class DonutMethod(Networked):
     name: ClassVar[str] = "donut"
     summary: ClassVar[str] = "an encoder trained without labels through the physics, on the frames themselves; no errors"
     uncalibrated_because: ClassVar[str] = "the encoder gives no error; the spread of dropout does not hold the noise of the frame"
-    small: ClassVar[Mapping[str, Any]] = {"recipe": "robust", "size": "compact", "epochs": 2}  # of a training for a test
 
     recipe: str = option("published", "how it is trained", choices=("published", "robust"), stage="training")
     size: str = option(
@@ -103,8 +102,8 @@ class DonutMethod(Networked):
             raise InputError(f"option parameters must be 3 or 4, got {self.parameters}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"option dropout must be at least 0 and less than 1, got {self.dropout:g}")
-        if self.size == "compact" and (self.parameters == 4 or self.dropout > 0):
-            raise InputError("option size=compact knows three parameters and no dropout; size=published does")
+        if self.size == "compact" and self.dropout > 0:
+            raise InputError(f"option dropout must be 0 with size=compact, which has no dropout, got {self.dropout:g}")
         if self.passes < 0 or self.passes == 1:
             raise InputError(f"option passes must be 0 or at least 2, got {self.passes}")
         if self.passes and not self.dropout:
@@ -119,7 +118,7 @@ class DonutMethod(Networked):
         from ..networks import donut
 
         if self.size == "compact":
-            return donut.Mapper(donut.Compact(self.geometry, frame_shape))
+            return donut.Mapper(donut.Compact(self.geometry, frame_shape, self.parameters))
         encoder = donut.Encoder(frame_shape, self.parameters, self.dropout, relative=self.recipe == "robust")
         return donut.Mapper(encoder)
 

@@ -50,7 +50,6 @@ class NanobeamNN(Networked):
     name: ClassVar[str] = "nanobeamnn"
     summary: ClassVar[str] = "the published small network, trained on simulated frames; knows one geometry and dose, no errors"
     uncalibrated_because: ClassVar[str] = "the network gives no error; the members of an ensemble share what they were trained on"
-    small: ClassVar[Mapping[str, Any]] = {"recipe": "quick", "grid": 5, "epochs": 2}  # options of a training for a test
 
     recipe: str = option("published", "how it is trained", choices=("published", "quick"), stage="training")
     ensemble: int = option(1, "networks, each with a seed of its own; ten as published", stage="training")
@@ -95,6 +94,17 @@ class NanobeamNN(Networked):
             return super().extras()
         spread = (Quantity(f"{q.name}_spread", q.unit, f"spread of the ensemble in {q.long_name}") for q in self.quantities())
         return (*super().extras(), *spread)
+
+    def prepare(self, source: Source) -> Self:
+        """Without a model, train on a simulation of frames like those of the source, whose truth is not asked for."""
+        self.check_source(source)
+        if self.model is not None:
+            return self
+        own, last = dataclasses.replace(self, rows=source.frame_shape[0], columns=source.frame_shape[1]), None
+        for last in own.train([], Training()):
+            pass
+        assert last is not None
+        return last.estimator
 
     def train(self, sources: Sequence[Source], training: Training) -> Iterator[Report]:
         """Train on sources that know their truth, or without any on a simulation of its own."""

@@ -1,9 +1,9 @@
 """The networks of DONUT (Luo et al., npj Comput. Mater. 11, 380 (2025)): an encoder, and a decoder that mirrors it.
 
 The encoder has six blocks of two convolutions, each with batch normalisation, ReLU and dropout, and a pooling; a linear layer
-gives a number p per parameter, bounded by 1.7159 tanh(2 p / 3). Strain is p / 100, omega p / 10 and chi p / 5 degrees. The decoder
-turns the bounded numbers back into the frame. Together they have 4.1 million parameters. The physics that stands between them in
-training is in physics_branch.py.
+gives a number p per parameter, bounded by 1.7159 tanh(2 p / 3). Strain is p / 100, omega p / 10 and chi p / 5 degrees. The
+decoder turns the bounded numbers back into the frame. Together they have 4.1 million parameters. The physics that stands
+between them in training is in physics_branch.py.
 
 Frames whose sides are no multiples of 64 are filled up with zeros on all sides; the decoder's frame is cut back.
 """
@@ -89,11 +89,11 @@ class Encoder(nn.Module):
 
 
 class Compact(nn.Module):
-    """The compact encoder, in the units of the published one: bounded p (frame, 3), and those of its first stage."""
+    """The compact encoder, in the units of the published one: bounded p (frame, output), and those of its first stage."""
 
-    def __init__(self, geometry: NanobeamGeometry, frame_shape: tuple[int, int]) -> None:
+    def __init__(self, geometry: NanobeamGeometry, frame_shape: tuple[int, int], outputs: int = 3) -> None:
         super().__init__()
-        self.encoder = CompactEncoder(View.of(geometry, frame_shape, HALF_RANGES))
+        self.encoder = CompactEncoder(View.of(geometry, frame_shape, HALF_RANGES), outputs=outputs)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         estimate, log_std, found = self.encoder(frames)
