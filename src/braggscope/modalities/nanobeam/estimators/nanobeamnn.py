@@ -100,10 +100,8 @@ class NanobeamNN(Networked):
         self.check_source(source)
         if self.model is not None:
             return self
-        own, last = dataclasses.replace(self, rows=source.frame_shape[0], columns=source.frame_shape[1]), None
-        for last in own.train([], Training()):
-            pass
-        assert last is not None
+        own = dataclasses.replace(self, rows=source.frame_shape[0], columns=source.frame_shape[1])
+        *_, last = own.train([], Training())
         return last.estimator
 
     def train(self, sources: Sequence[Source], training: Training) -> Iterator[Report]:
