@@ -485,7 +485,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
         (
             {},
             {"devices": 2},
-            "devices 2 and nodes 1 make 2 processes, and this is one of 1; start them with torchrun --nnodes 1 --nproc-per-node 2",
+            "devices 2 and nodes 1 make 2 processes, and this is one of 1; start them with torchrun",
         ),
         ({"batches": lambda epoch: []}, {}, "there is no training batch; give more frames"),
         ({"validation": list}, {}, "there is no validation batch; give more frames"),

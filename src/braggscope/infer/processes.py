@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -32,8 +34,8 @@ def check_processes(training: Training) -> None:
     asked, there = training.devices * training.nodes, int(os.environ.get("WORLD_SIZE", 1))
     if asked != there:
         raise InputError(
-            f"devices {training.devices} and nodes {training.nodes} make {asked} processes, and this is one of {there}; start them "
-            f"with torchrun --nnodes {training.nodes} --nproc-per-node {training.devices} -m braggscope train ..."
+            f"devices {training.devices} and nodes {training.nodes} make {asked} processes, and this is one of {there}; start "
+            f"them with torchrun --nnodes {training.nodes} --nproc-per-node {training.devices} -m braggscope train ..."
         )
 
 
@@ -46,7 +48,7 @@ def started_fabric(training: Training) -> Any:
         from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
     except ImportError:
         raise InputError("training needs Lightning Fabric: pip install 'braggscope[train]'") from None
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if device.type == "cuda" and training.devices > torch.cuda.device_count():
         raise InputError(f"devices must be at most {torch.cuda.device_count()}, the GPUs of this machine, got {training.devices}")
     several = training.devices * training.nodes > 1
@@ -61,7 +63,15 @@ def started_fabric(training: Training) -> Any:
         precision="bf16-mixed" if training.precision == "bf16" else "32-true",
     )
     fabric.launch()
+    if several:
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """End the connection to the other processes; otherwise its threads may abort this one as it exits."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -121,30 +131,33 @@ class Means:
     def __init__(self, fabric: Any) -> None:
         self._fabric = fabric
         self._names: list[str] = []
-        self._sums: Tensor | None = None
+        self._seen: list[tuple[list[Tensor], int]] = []  # what a device still computes is not waited for
 
     def add(self, losses: Mapping[str, Tensor], frames: int) -> None:
         """Losses that are means over so many frames; 0 frames count for nothing."""
         self._names = list(losses)
-        values = torch.stack([one.detach().to(self._fabric.device, torch.float64).reshape(()) for one in losses.values()])
-        row = torch.cat([values * frames if frames else torch.zeros_like(values), values.new_tensor([frames])])
-        self._sums = row if self._sums is None else self._sums + row
+        self._seen.append(([value.detach() for value in losses.values()], frames))
 
     def __bool__(self) -> bool:
-        return self._sums is not None
+        return bool(self._seen)
 
     def values(self) -> dict[str, float]:
         """The means by name; every process must ask."""
-        assert self._sums is not None
-        *sums, frames = self._fabric.all_reduce(self._sums.clone(), reduce_op="sum").tolist()
-        return {name: total / frames for name, total in zip(self._names, sums, strict=True)}
+        values = torch.tensor([[float(value) for value in row] for row, frames in self._seen if frames], dtype=torch.float64)
+        frames = torch.tensor([frames for _, frames in self._seen if frames], dtype=torch.float64)
+        sums = torch.zeros(len(self._names) + 1, dtype=torch.float64)
+        if len(frames):
+            sums = torch.cat([frames @ values, frames.sum()[None]])
+        *sums, total = self._fabric.all_reduce(sums.to(self._fabric.device), reduce_op="sum").tolist()
+        return {name: value / total for name, value in zip(self._names, sums, strict=True)}
 
 
 def finite(value: Tensor, fabric: Any) -> bool:
     """Whether a number is finite in every process."""
+    here = math.isfinite(value.detach())
     if fabric.world_size == 1:
-        return bool(torch.isfinite(value))
-    wrong = (~torch.isfinite(value.detach())).float().reshape(1)
+        return here
+    wrong = torch.tensor([float(not here)], device=fabric.device)
     return not bool(fabric.all_reduce(wrong, reduce_op="sum"))
 
 
