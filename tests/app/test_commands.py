@@ -30,6 +30,20 @@ def test_a_simulated_scan_reads_like_a_measured_one_and_carries_its_truth(cli, t
         np.testing.assert_allclose(truth["level"], np.linspace(1, 20, 12).reshape(3, 4))
 
 
+def test_the_truth_of_a_simulated_scan_is_found_where_it_fits(cli, scan_file, tmp_path):
+    cli("simulate", "tiny", "--shape", 3, 4, "--peak", 20, "-o", tmp_path / "s.h5")
+    scan = braggscope.open(tmp_path / "s.h5")
+    np.testing.assert_allclose(scan.cut(0, 3, 0, 4).truth["level"], np.linspace(1, 20, 12).reshape(3, 4))
+    assert braggscope.open(scan_file()).truth is None
+    with h5py.File(tmp_path / "s.h5", "r+") as file:
+        file["entry/truth/row"] = np.arange(5.0)
+        file["entry/truth/row"].make_scale("row")
+        file["entry/truth/height"] = np.arange(5.0)
+        file["entry/truth/height"].dims[0].attach_scale(file["entry/truth/row"])
+    assert braggscope.open(tmp_path / "s.h5").truth is not None
+    assert scan.cut(0, 3, 0, 4).bin(2).truth is None
+
+
 def test_the_same_seed_gives_the_same_frames_and_another_one_others(cli, tmp_path):
     frames = []
     for name, seed in (("a.h5", 1), ("b.h5", 1), ("c.h5", 2)):

@@ -18,6 +18,11 @@ from braggscope.core.scan import Scan
 METHODS = [(kind.name, method) for kind in modalities().values() for method in kind.methods()]
 
 
+def options_of(name, method):
+    """Options with which a method that learns does so in seconds."""
+    return modalities()[name].example_options.get(method, {})
+
+
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     """A small simulated scan file of each modality."""
@@ -32,7 +37,8 @@ def scans(tmp_path_factory):
 @pytest.mark.parametrize(("modality", "method"), METHODS)
 def test_map_and_report(cli, scans, tmp_path, modality, method):
     out = tmp_path / "m.h5"
-    code, said, wrong = cli("map", scans[modality], "--method", method, "-o", out, "--json")
+    words = [f"--option={name}={value}" for name, value in options_of(modality, method).items()]
+    code, said, wrong = cli("map", scans[modality], "--method", method, "-o", out, "--json", *words)
     assert (code, wrong) == (0, "")
     numbers = json.loads(said)
     assert numbers["good"] > 0.5 * numbers["points"]
@@ -48,10 +54,10 @@ def test_map_and_report(cli, scans, tmp_path, modality, method):
 @pytest.mark.parametrize(("modality", "method"), METHODS)
 def test_a_resumed_map_is_the_map(scans, tmp_path, monkeypatch, modality, method):
     """Reading breaks off in the middle; what was done and the rest together are the whole, bit for bit."""
-    scan = braggscope.open(scans[modality])
+    scan, options = braggscope.open(scans[modality]), options_of(modality, method)
     size = math.prod(scan.shape) // 5
     monkeypatch.setattr("braggscope.engine.local.BATCH_FRAMES", size)
-    whole = map_source(scan, method, progress=False)
+    whole = map_source(scan, method, options=options, progress=False)
     original, breaking = Scan.batches, [False]
 
     def batches(self, wanted=None, *, only=None):
@@ -63,10 +69,10 @@ def test_a_resumed_map_is_the_map(scans, tmp_path, monkeypatch, modality, method
     monkeypatch.setattr(Scan, "batches", batches)
     breaking[0] = True
     with pytest.raises(BraggscopeError, match=rf"gone; .* holds {2 * size} of"):
-        map_source(scan, method, output=tmp_path / "m.h5", progress=False)
+        map_source(scan, method, options=options, output=tmp_path / "m.h5", progress=False)
     assert np.isfinite(braggscope.load(tmp_path / "m.h5")["flag"]).all()
     breaking[0] = False
-    resumed = map_source(scan, method, output=tmp_path / "m.h5", resume=True, progress=False)
+    resumed = map_source(scan, method, options=options, output=tmp_path / "m.h5", resume=True, progress=False)
     for dataset in (whole, resumed):
         for name in ("created", "seconds", "command"):
             del dataset.attrs[name]

@@ -24,9 +24,10 @@ def simulation(modality, seed=1, noisy=True):
 
 @cache
 def prepared(modality, method):
-    """The method with its default options, prepared on the small phantom."""
+    """The method with its default options (one that learns: those of a training of seconds), prepared on the small phantom."""
     source = simulation(modality)
-    return modality.estimator(method)(source.geometry).prepare(source)
+    options = modality.example_options.get(method, {})
+    return modality.estimator(method).with_options(source.geometry, options).prepare(source)
 
 
 def run(estimator, source, batches=None):

@@ -40,8 +40,8 @@ def trained_on(source: Source, estimator: Learned, output: Path | None, *, resum
     if folder is not None and resume and (folder / KEPT).is_file():
         return _taken_up(folder / KEPT, estimator, about)
     history = follow(estimator, [source], training, progress)
-    if history[-1].failed:
-        raise BraggscopeError(f"{history[-1].stopped}; nothing was mapped")
+    if failure(history):
+        raise BraggscopeError(f"{failure(history)}; nothing was mapped")
     model = with_history(history[-1].estimator.model, about, history)
     if folder is not None:
         model = written(model, folder / KEPT)
@@ -69,7 +69,7 @@ def follow(estimator: Learned, sources: Sequence[Source], training: Training, pr
         reports = estimator.train(sources, training)
         with contextlib.closing(reports):  # type: ignore[type-var]
             for report in reports:
-                history[report.epoch - 1 :] = [report]
+                history[:] = [one for one in history if one.epoch < report.epoch] + [report]
                 show(report.epoch, report.epochs, _losses(report))
     if not history or history[-1].estimator is None:
         raise BraggscopeError(f"method '{estimator.name}' ended its training without a model")
@@ -78,12 +78,17 @@ def follow(estimator: Learned, sources: Sequence[Source], training: Training, pr
 
 def _earlier(training: Training) -> list[Report]:
     """The epochs that a training which is resumed has behind it."""
-    if not training.resume or training.folder is None:
-        return []
-    from braggscope.infer.checkpoint import load_checkpoint
+    from braggscope.infer.checkpoint import NAME, load_checkpoint
 
+    if not training.resume or training.folder is None or not (training.folder / NAME).is_file():
+        return []
     rows = load_checkpoint(training.folder).history
     return [Report(row["epoch"], 0, row["train"], row["validation"], row["best"], row["seconds"]) for row in rows]
+
+
+def failure(history: Sequence[Report]) -> str:
+    """Why a training, or that of a member of an ensemble, stopped with a loss that is no number; empty where none did."""
+    return next((report.stopped for report in history if report.failed), "")
 
 
 def with_history(model: Model, about: Mapping[str, Any], history: Sequence[Report]) -> Model:
@@ -119,10 +124,10 @@ def check_no_training(output: str | Path, *, overwrite: bool, resume: bool) -> N
 
 
 def checkpoint_in(folder: Path) -> bool:
-    """Whether a training can be resumed from a folder."""
+    """Whether a training can be resumed from a folder; an ensemble has one in it for each of its members."""
     from braggscope.infer.checkpoint import NAME
 
-    return (folder / NAME).is_file()
+    return any(folder.rglob(NAME))
 
 
 def leads() -> bool:

@@ -29,7 +29,7 @@ from .choosing import (
     sole_modality,
 )
 from .interruption import Interruption
-from .learning import check_no_training, checkpoint_in, follow, leads, training_folder, with_history
+from .learning import check_no_training, checkpoint_in, failure, follow, leads, training_folder, with_history
 from .models import check_suffix, model_line, written
 from .output import check_output
 from .provenance import training_provenance
@@ -54,7 +54,7 @@ class Trained:
     @property
     def failed(self) -> str:
         """Why the training stopped half-way with a loss that is no number; empty where it did not."""
-        return self.history[-1].stopped if self.history[-1].failed else ""
+        return failure(self.history)
 
 
 def train_model(

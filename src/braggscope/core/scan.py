@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .geometry import Geometry
 
 BATCH_BYTES = 64 * 2**20  # frames of one batch; small enough for a laptop, large enough to hide the overheads
+TRUTH = "entry/truth"  # where a scan file holds the truth of a simulation
 SCRATCH_BYTES = 512 * 2**20  # curves up to this size are regrouped in memory, larger ones in a scratch file
 
 
@@ -116,6 +117,22 @@ class Scan:
             for name, values in self.positions.items()
         }
         return xr.Dataset(measured, coords=coords)
+
+    @cached_property
+    def truth(self) -> xr.Dataset | None:
+        """What a map should say, where the file is a simulation's and says it for these points and pixels; None elsewhere."""
+        import h5py
+        import xarray as xr
+
+        if not self.path.is_file() or not h5py.is_hdf5(self.path):
+            return None
+        with h5py.File(self.path, "r") as file:
+            if not isinstance(file.get(TRUTH), h5py.Group):
+                return None
+        truth = xr.load_dataset(self.path, group=TRUTH, engine="h5netcdf")
+        rows, columns = self.frame_shape
+        sizes = {**{axis.name: len(axis) for axis in self.axes}, "row": rows, "column": columns}
+        return truth if all(sizes.get(str(name)) == size for name, size in truth.sizes.items()) else None
 
     @property
     def provenance(self) -> dict[str, Any]:
