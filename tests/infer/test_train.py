@@ -467,6 +467,21 @@ def test_the_tensorboard_log_has_a_curve_per_loss(tmp_path):
     assert not (tmp_path / "log.csv").exists()
 
 
+def test_the_tensorboard_log_goes_on_with_resume(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    loss, _ = turning_bad(epoch=3, step=2)
+    list(
+        train(task(loss=loss, validate=squares), Training(tmp_path, log="tensorboard"))
+    )  # logs an epoch that is not in its checkpoint
+    reports = list(train(task(), Training(tmp_path, log="tensorboard", resume=True)))
+    read = EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    curve = read.Scalars("validation/loss")
+    assert [point.step for point in curve] == [1, 2, 3, 4]
+    assert curve[2].value == pytest.approx(reports[0].validation["loss"])
+
+
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     list(train(task(), Training()))

@@ -52,14 +52,13 @@ def started_fabric(training: Training) -> Any:
     if device.type == "cuda" and training.devices > torch.cuda.device_count():
         raise InputError(f"devices must be at most {torch.cuda.device_count()}, the GPUs of this machine, got {training.devices}")
     several = training.devices * training.nodes > 1
+    started_by = TorchElasticEnvironment() if several else LightningEnvironment()  # not the SLURM job that may be around it
     fabric = Fabric(
         accelerator=device.type,
         devices=training.devices,
         num_nodes=training.nodes,
         strategy="ddp" if several else "auto",
-        plugins=[
-            TorchElasticEnvironment() if several else LightningEnvironment()
-        ],  # not a SLURM job that happens to be around it
+        plugins=[started_by],
         precision="bf16-mixed" if training.precision == "bf16" else "32-true",
     )
     fabric.launch()
