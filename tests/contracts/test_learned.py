@@ -70,9 +70,9 @@ def test_another_geometry_or_frame_shape_is_refused(modality, method):
 def test_the_seed_decides_the_training(modality, method, tmp_path):
     trained, source = prepared(modality, method), simulation(modality)
     fresh = modality.estimator(method).with_options(source.geometry, modality.example_options.get(method, {}))
-    *_, again = fresh.train([source], Training(tmp_path))
+    *_, again = fresh.train_for(source, Training(tmp_path))
     assert again.estimator.model.weights_hash() == trained.model.weights_hash()
-    *_, resumed = fresh.train([source], Training(tmp_path, resume=True))
+    *_, resumed = fresh.train_for(source, Training(tmp_path, resume=True))
     assert resumed.estimator.model.weights_hash() == trained.model.weights_hash()
-    *_, other = fresh.train([source], Training(seed=1))
+    *_, other = fresh.train_for(source, Training(seed=1))
     assert other.estimator.model.weights_hash() != trained.model.weights_hash()

@@ -36,10 +36,12 @@ def trained_on(source: Source, estimator: Learned, output: Path | None, *, resum
     """
     folder = None if output is None else training_folder(output)
     training = Training(folder, resume and folder is not None and checkpoint_in(folder), device=device)
-    about = training_provenance(estimator, [source], training)
+    asked = {name: value for name, value in estimator.options().items() if name in estimator.training_options()}
+    about = {**training_provenance(estimator, [source], training), "asked": asked}
     if folder is not None and resume and (folder / KEPT).is_file():
         return _taken_up(folder / KEPT, estimator, about)
-    history = follow(estimator, [source], training, progress)
+    estimator.check_source(source)
+    history = follow(estimator, estimator.train_for(source, training), training, progress)
     if failure(history):
         raise BraggscopeError(f"{failure(history)}; nothing was mapped")
     model = with_history(history[-1].estimator.model, about, history)
@@ -50,27 +52,24 @@ def trained_on(source: Source, estimator: Learned, output: Path | None, *, resum
 
 def _taken_up(path: Path, estimator: Learned, about: Mapping[str, Any]) -> Learned:
     """The method with the model that an interrupted map left."""
-    model, options = load_model(path), estimator.options()
-    decided = {name: options[name] for name in estimator.training_options()}
-    other = any(model.options.get(name, value) != value for name, value in decided.items())
-    if other or model.provenance.get("data") != about["data"]:
+    model = load_model(path)
+    if any(model.provenance.get(name) != about[name] for name in ("asked", "data")):
         raise InputError(f"{path} was trained on other data or with other options; --overwrite begins anew")
-    rest = {name: value for name, value in options.items() if name not in decided}
+    rest = {name: value for name, value in estimator.options().items() if name not in about["asked"]}
     return type(estimator).from_model(model, estimator.geometry, rest)
 
 
-def follow(estimator: Learned, sources: Sequence[Source], training: Training, progress: bool) -> list[Report]:
-    """Train, showing each epoch; the reports, also of epochs before a resumption. The last one holds the trained method.
+def follow(estimator: Learned, reports: Iterator[Report], training: Training, progress: bool) -> list[Report]:
+    """Let a training run, showing each epoch; the reports, also of epochs before a resumption. The last one holds the method.
 
     Raises BraggscopeError, saying what is left, where the training is interrupted or fails.
     """
     history = _earlier(training)
-    with _told(estimator, training, history), Show(f"train {estimator.name}", "epoch", progress) as show:
-        reports = estimator.train(sources, training)
-        with contextlib.closing(reports):  # type: ignore[type-var]
-            for report in reports:
-                history[:] = [one for one in history if one.epoch < report.epoch] + [report]
-                show(report.epoch, report.epochs, _losses(report))
+    closing = contextlib.closing(reports)  # type: ignore[type-var]  # an iterator that a generator function gave
+    with _told(estimator, training, history), Show(f"train {estimator.name}", "epoch", progress) as show, closing:
+        for report in reports:
+            history[:] = [one for one in history if one.epoch < report.epoch] + [report]
+            show(report.epoch, report.epochs, _losses(report))
     if not history or history[-1].estimator is None:
         raise BraggscopeError(f"method '{estimator.name}' ended its training without a model")
     return [dataclasses.replace(report, epochs=history[-1].epochs) for report in history]

@@ -98,7 +98,7 @@ def train_model(
     about = training_provenance(estimator, sources, training)
     _set_workers(workers)
     with Interruption():
-        history = follow(estimator, sources, training, progress and leads())
+        history = follow(estimator, estimator.train(sources, training), training, progress and leads())
     model = with_history(history[-1].estimator.model, about, history)
     if output is not None and leads():
         model = written(model, output, "repeat the command with --resume to write it from the checkpoint")

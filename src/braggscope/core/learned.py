@@ -100,12 +100,16 @@ class Learned(PerFrame):
         """
 
     def prepare(self, source: Source) -> Self:
-        """Train on the source where there is no model yet."""
+        """Train for the source where there is no model yet."""
         self.check_source(source)
         if self.model is not None:
             return self
-        *_, last = self.train([source], Training())
+        *_, last = self.train_for(source, Training())
         return last.estimator
+
+    def train_for(self, source: Source, training: Training) -> Iterator[Report]:
+        """Train in order to map this source: on its frames, unless the method learns better from others."""
+        return self.train([source], training)
 
     def check_source(self, source: Source) -> None:
         """Raise InputError where the model knows frames of another shape."""

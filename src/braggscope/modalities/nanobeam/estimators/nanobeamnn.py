@@ -95,14 +95,10 @@ class NanobeamNN(Networked):
         spread = (Quantity(f"{q.name}_spread", q.unit, f"spread of the ensemble in {q.long_name}") for q in self.quantities())
         return (*super().extras(), *spread)
 
-    def prepare(self, source: Source) -> Self:
-        """Without a model, train on a simulation of frames like those of the source, whose truth is not asked for."""
-        self.check_source(source)
-        if self.model is not None:
-            return self
+    def train_for(self, source: Source, training: Training) -> Iterator[Report]:
+        """Train on a simulation of frames like those of the source, whose truth is not asked for."""
         own = dataclasses.replace(self, rows=source.frame_shape[0], columns=source.frame_shape[1])
-        *_, last = own.train([], Training())
-        return last.estimator
+        return own.train([], training)
 
     def train(self, sources: Sequence[Source], training: Training) -> Iterator[Report]:
         """Train on sources that know their truth, or without any on a simulation of its own."""
