@@ -2,14 +2,12 @@
 
 The published errors (DONUT, visualizations.ipynb, cell 32) are of a 64 x 64 scan of a sinusoid in strain (+-5e-4) and sigmoids in
 the tilts (+-0.005 and +-0.01 deg), each frame scaled to a peak of 7 counts, without background. Scan and library there came
-from a sum over the pupil at two samples per pixel with a Gaussian of 0.1 pixel, which aliases; that kernel is rebuilt here,
-and only here.
+from a sum over the pupil at two samples per pixel with a Gaussian of 0.1 pixel, which aliases: published_kernels.py.
 
     python benchmarks/nanobeam_correlation.py [--seeds 3]
 """
 
 import argparse
-import math
 import resource
 import time
 
@@ -17,62 +15,27 @@ import numpy as np
 
 from braggscope.core.batch import Batch
 from braggscope.modalities.nanobeam.estimators.correlation import AXES, Correlation, library_frames, read_out, summed_templates
-from braggscope.modalities.nanobeam.geometry import NanobeamGeometry, published
+from braggscope.modalities.nanobeam.geometry import published
 from braggscope.modalities.nanobeam.phantom import uniform
+from braggscope.modalities.nanobeam.published_kernels import PublishedKernel
 
 RANGES = (5e-3, 0.05, 0.1)
 GRID = 41
 PUBLISHED = {"strain": (9.246e-05, 2.6064e-04), "omega": (-1.046e-05, 8.2087e-04), "chi": (-3.4265e-04, 1.47978e-03)}
 
 
-class PublishedKernel:
-    """Frames by the published sum over the pupil, as three small matrices: rows x pupil, pupil, pupil x columns."""
-
-    def __init__(self, geometry: NanobeamGeometry, pixels: int = 64):
-        self.k, self.alpha, self.geometry = geometry.wavevector, geometry.bragg_angle, geometry
-        angle = geometry.pixel_angle
-        x = (np.arange(pixels) - (pixels - 1) / 2) * angle
-        gamma = np.arctan(x) + self.alpha
-        self.qx = self.k * (math.cos(self.alpha) - np.cos(gamma))
-        self.qz = self.k * (np.sin(gamma) + math.sin(self.alpha))
-        self.qy = self.k * x
-        self.u = (np.arange(2 * pixels) - (2 * pixels - 1) / 2) * angle / 2
-        inner, outer = (r * angle for r in geometry.ring_radii_px)
-        radius = np.hypot(self.u[:, None], self.u)
-        self.open = ((radius < outer) & (radius > inner)).astype(float)
-        self.width = self.k * angle / 10
-
-    def along(self, strain: float, omega: float) -> np.ndarray:
-        """Columns x pupil: rod along x times fringe."""
-        g = self.geometry.reciprocal_length / (1 + strain)
-        qx = self.qx[:, None] + g * math.radians(omega) + self.u * self.k * math.sin(self.alpha)
-        qz = self.qz[:, None] - g - self.u * self.k * math.cos(self.alpha)
-        return np.exp(-((qx / self.width) ** 2)) * np.sinc(self.geometry.thickness_a * qz / (2 * np.pi)) ** 2
-
-    def across(self, strain: float, chi: float) -> np.ndarray:
-        """Rows x pupil: rod across, times the open pupil."""
-        g = self.geometry.reciprocal_length / (1 + strain)
-        qy = self.qy[:, None] + g * math.radians(chi) - self.k * self.u
-        return np.exp(-((qy / self.width) ** 2)) @ self.open
-
-    def frame(self, strain: float, omega: float, chi: float) -> np.ndarray:
-        """Intensity, shape (row, column)."""
-        return self.across(strain, chi) @ self.along(strain, omega).T
-
-    def templates(self) -> np.ndarray:
-        """Summed templates of the library, shape (axis, grid, pixel)."""
-        strain, omega, chi = (np.linspace(-r, r, GRID) for r in RANGES)
-        sums = np.zeros((3, GRID, len(self.qx), len(self.qx)))
-        for i, e in enumerate(strain):
-            rows = np.stack([self.across(e, c) for c in chi])
-            for j, o in enumerate(omega):
-                frames = rows @ self.along(e, o).T
-                frames /= frames.sum((1, 2), keepdims=True)
-                sums[2] += frames
-                together = frames.sum(0)
-                sums[0, i] += together
-                sums[1, j] += together
-        return sums.reshape(3, GRID, -1)
+def templates(kernel: PublishedKernel) -> np.ndarray:
+    """Summed templates of the library of a kernel, shape (axis, grid, pixel)."""
+    strain, omega, chi = (np.linspace(-r, r, GRID) for r in RANGES)
+    sums = np.zeros((3, GRID, *kernel.frame_shape))
+    for i, e in enumerate(strain):
+        tilts = np.stack([x.ravel() for x in np.meshgrid(omega, chi, indexing="ij")])
+        frames = kernel.frames(np.full(GRID**2, e), *tilts).reshape(GRID, GRID, *kernel.frame_shape).astype(float)
+        frames /= frames.sum((2, 3), keepdims=True)
+        sums[0, i] = frames.sum((0, 1))
+        sums[1] += frames.sum(1)
+        sums[2] += frames.sum(0)
+    return sums.reshape(3, GRID, -1)
 
 
 def published_sample(pixels: int = 64) -> dict[str, np.ndarray]:
@@ -93,14 +56,13 @@ def published_sample(pixels: int = 64) -> dict[str, np.ndarray]:
 
 def reproduce(seeds: int) -> None:
     """The published bias and scatter, with the published kernel."""
-    kernel, truth = PublishedKernel(published()), published_sample()
-    templates = kernel.templates()
-    frames = np.array([kernel.frame(*values) for values in zip(*(truth[n].ravel() for n in AXES), strict=True)])
-    frames *= 7 / frames.max((1, 2), keepdims=True)
+    kernel, truth = PublishedKernel("gaussian", published(), (64, 64)), published_sample()
+    summed = templates(kernel)
+    frames = 7.0 * kernel.frames(*(truth[n].ravel() for n in AXES))  # each has its maximum at 1
     found = []
     for seed in range(seeds):
         counts = np.random.default_rng(seed).poisson(frames).reshape(len(frames), -1).astype(float)
-        marginals = np.einsum("fp,agp->fag", counts, templates, optimize=True)
+        marginals = np.einsum("fp,agp->fag", counts, summed, optimize=True)
         error = read_out(marginals, RANGES) - np.stack([truth[n].ravel() for n in AXES], axis=-1)
         found.append((error.mean(0), error.std(0)))
     bias, scatter = np.mean(found, axis=0)
