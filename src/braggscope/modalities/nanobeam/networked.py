@@ -19,6 +19,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import xarray as xr
 
 from braggscope.core.batch import Batch
 from braggscope.core.errors import InputError
@@ -95,6 +96,11 @@ class Networked(Learned):
         counts = np.where(batch.mask, batch.frames, 0) if batch.mask is not None else batch.frames
         values = self.estimated(np.ascontiguousarray(counts, np.float32))
         return self.judged(batch, values)
+
+    def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
+        if not self.calibrated:
+            dataset.attrs["uncalibrated_because"] = self.uncalibrated_because
+        return dataset
 
     def judged(self, batch: Batch, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The values with scale, background, reduced deviance and flags."""
