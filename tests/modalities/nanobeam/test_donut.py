@@ -69,6 +69,20 @@ def test_the_deviance_is_least_at_the_truth_and_leads_there():
     assert (there < off).all()
 
 
+@pytest.mark.parametrize("blur", [0.0, 2.0])
+def test_the_branch_for_a_gpu_is_that_of_the_cpu(blur):
+    """Both computed on the CPU: deviances to single precision, gradients to 1 % of the largest."""
+    scan = scan_of(4, peak=40.0)
+    counts, found = torch.from_numpy(scan.frames(np.arange(4))).float(), []
+    for deviance in (BRANCH.deviance, BRANCH._deviance_on_device):
+        p = (true_outputs(scan) + 0.01).requires_grad_()
+        value = deviance(p, counts, blur)
+        value.sum().backward()
+        found.append((value.detach().double(), p.grad))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-3, atol=0.0)
+    assert (found[1][1] - found[0][1]).abs().max() < 0.01 * found[0][1].abs().max()
+
+
 def test_the_usual_deviance_is_that_of_the_truth():
     """Within 5 %: the table is of frames at zero tilt."""
     for peak in (3.0, 30.0):

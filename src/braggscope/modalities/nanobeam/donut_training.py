@@ -142,7 +142,7 @@ class Learning:
         if self.plan["loss"] != "poisson":
             return self.difference(again, counts)
         mean, used = again + OFFSET, counts.clamp(min=0)
-        return (2 * (counts >= 0) * (torch.xlogy(used, used / mean) - used + mean)).mean()
+        return (2 * (counts >= 0) * (torch.xlogy(used, used) - used * torch.log(mean) - used + mean)).mean()
 
     def difference(self, image: Tensor, counts: Tensor) -> Tensor:
         """Mean absolute difference, or smooth L1, over the pixels that may be used."""

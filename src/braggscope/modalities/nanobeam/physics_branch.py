@@ -82,7 +82,7 @@ class PhysicsBranch:
         image = _forward(self, blur, p.device)(values)
         scale, background = _profiled(image.detach(), used, good)
         mean = scale * image + background
-        return (2 * good * (torch.xlogy(used, used / mean) - used + mean)).sum((1, 2))
+        return (2 * good * (torch.xlogy(used, used) - used * torch.log(mean) - used + mean)).sum((1, 2))
 
     def _values(self, p: Tensor) -> dict[str, Tensor]:
         """Named parameters in the units of NanobeamForward."""
