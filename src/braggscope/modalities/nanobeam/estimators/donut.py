@@ -50,7 +50,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "rate": 1e-4, "decoder_rate": 1e-5,
     },
     "robust": {
-        "loss": "poisson", "normalise": "dose", "decoder_weight": 0.0, "physics_weight": 1.0, "epochs": 30, "batch": 64,
+        "loss": "poisson", "normalise": "dose", "decoder_weight": 0.0, "physics_weight": 1.0, "epochs": 4, "batch": 32,
         "rate": 1e-3, "decoder_rate": 1e-3,
     },
 }  # fmt: skip

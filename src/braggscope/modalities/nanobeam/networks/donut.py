@@ -24,6 +24,9 @@ from .dysample import DySample
 CHANNELS = (1, 16, 32, 64, 128, 256, 256)
 POOLED = 2 ** (len(CHANNELS) - 1)  # pixels along an axis that become one
 BOUND, STEEPNESS = 1.7159, 2 / 3  # LeCun et al., Efficient BackProp (1998)
+UNITS = (0.1, 0.05, 0.05, 0.5)  # of the outputs of a relative encoder: some tens of the errors of p at a peak of 7 counts
+START = 1e-3  # standard deviation of the first weights of its last layer
+MOMENTUM = 0.01  # of its batch normalisation
 HALF_RANGES = (5e-3, 0.05, 0.1)  # units of the compact encoder: strain, omega and chi (degrees)
 
 Masks = list[Tensor]
@@ -59,10 +62,14 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Frames (frame, row, column) -> bounded parameters p (frame, output)."""
 
+    units: Tensor
+
     def __init__(self, frame_shape: tuple[int, int], outputs: int, dropout: float = 0.0, relative: bool = False) -> None:
         """The encoder with random weights.
 
         relative: Each frame is divided by its mean, so that its dose does not matter; as published, counts enter as they are.
+            Such an encoder also begins near 0, where the ring is, with outputs in units of UNITS, and its normalisation
+            takes means over many batches: over few, their scatter alone moves the tilts by twice their error.
         """
         super().__init__()
         self.relative, self.dropout = relative, dropout
@@ -70,6 +77,13 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(a, b, dropout) for a, b in itertools.pairwise(CHANNELS))
         rows, columns = _padded(frame_shape)
         self.head = nn.Linear(CHANNELS[-1] * (rows // POOLED) * (columns // POOLED), outputs)
+        self.register_buffer("units", torch.tensor(UNITS[:outputs]) if relative else torch.ones(outputs))
+        if relative:
+            nn.init.normal_(self.head.weight, std=START)
+            nn.init.zeros_(self.head.bias)
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = MOMENTUM
 
     def forward(self, frames: Tensor, masks: Masks | None = None) -> Tensor:
         if self.relative:
@@ -78,7 +92,7 @@ class Encoder(nn.Module):
         for i, block in enumerate(self.blocks):
             pair = (None, None) if masks is None else (masks[2 * i], masks[2 * i + 1])
             features = functional.max_pool2d(block(features, pair), 2)
-        return BOUND * torch.tanh(STEEPNESS * self.head(features.flatten(1)))
+        return BOUND * torch.tanh(STEEPNESS * self.units * self.head(features.flatten(1)))
 
     def masks(self, frame_shape: tuple[int, int], seed: int) -> Masks:
         """Dropout masks of one pass, the same for every frame."""
