@@ -120,8 +120,11 @@ def trained(
     for option, value in decided.items():
         print(f"  {path} was trained with {option}={model.options.get(option)}, not {value}", file=sys.stderr)
     said = json.loads(notes.read_text())["said"] if notes.exists() else "time not known"
-    geometry = NanobeamGeometry.from_mapping(dict(model.geometry))
-    return type(method).from_model(model, geometry, {}), said
+    mapping = dict(model.geometry)
+    if mapping.get("pupil_file"):  # the file of the machine that trained it
+        mapping["pupil_file"] = method.geometry.pupil_file
+    geometry = NanobeamGeometry.from_mapping(mapping)
+    return type(method).from_model(dataclasses.replace(model, geometry=geometry.to_mapping()), geometry, {}), said
 
 
 def _train(method: Learned, path: Path, notes: Path, sources: Sequence[Source], seed: int, device: str) -> None:
