@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 from matplotlib.figure import Figure
 
 from braggscope.core.batch import Batch
@@ -62,7 +63,7 @@ class Models:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.folder, self.train, self.quick = options.models, options.train, options.quick
-        self.seed, self.device = options.seed, options.device
+        self.seed, self.device, self.epochs = options.seed, options.device, options.amortised_epochs
 
     def get(self, name: str, make: Callable[[], Learned], sources: Callable[[], list] = list) -> Learned | None:
         """A method with the model of this name."""
@@ -73,7 +74,7 @@ class Models:
 
     def amortised(self, name: str = "amortised", geometry: NanobeamGeometry | None = None) -> Learned | None:
         """Trained over the full range, peaks of 1.5 to 40 counts."""
-        tiny = {"epochs": 2, "frames": 2048} if self.quick else {}
+        tiny = {"epochs": 2, "frames": 2048} if self.quick else {"epochs": self.epochs}
         return self.get(name, lambda: Amortised(geometry or published(), **tiny))
 
     def nanobeamnn(self) -> Learned | None:
@@ -137,8 +138,7 @@ def kernels(options: argparse.Namespace, models: Models) -> None:
     else:
         row("published NanobeamNN weights", "", f"no file {options.weights}; give one with --weights")
     for kernel in ("box", "gaussian"):
-        options.models.mkdir(parents=True, exist_ok=True)
-        geometry = with_published_pupil(published(), kernel, (options.models / f"pupil_{kernel}.npz").resolve())
+        geometry = geometry_for(kernel, options.models)
         fitted = models.amortised(f"amortised_{kernel}", geometry)
         methods = {"likelihood": Likelihood(geometry)}
         methods |= {f"amortised, {steps} steps": with_steps(fitted, steps) for steps in (0, 2)}
@@ -147,6 +147,15 @@ def kernels(options: argparse.Namespace, models: Models) -> None:
                 np.arange(len(labels)), 41, 1
             )
             compare(f"{kernel} kernel, {what}", counts, labels, network, existing(methods), kernel, what)
+
+
+def geometry_for(kernel: str, folder: Path) -> NanobeamGeometry:
+    """The geometry for frames of a published kernel; also written as geometry_KERNEL.toml, for the command line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    geometry = with_published_pupil(published(), kernel, (folder / f"pupil_{kernel}.npz").resolve())
+    table = geometry.to_mapping() | {"pupil_file": f"pupil_{kernel}.npz"}  # beside it
+    (folder / f"geometry_{kernel}.toml").write_text(tomli_w.dumps({"nanobeam": table}), encoding="utf-8")
+    return geometry
 
 
 def labels_of(kernel: str, count: int) -> dict[str, np.ndarray]:
@@ -306,6 +315,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="threads; by default all cores")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where to train")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--amortised-epochs", type=int, default=30, help="of `amortised` for the published kernels")
     parser.add_argument("--quick", action="store_true", help="tiny trainings, in a folder of their own; the figures say nothing")
     options = parser.parse_args()
     if unknown := [part for part in options.parts if part not in PARTS]:
