@@ -4,7 +4,7 @@ The two published simulators (published_kernels.py) see the ring of light throug
 through the pixel: they take the intensity at its centre. Their blurred ring is written as an image for the geometry key
 `pupil_file`, and the fringe is averaged over what their kernel averages it over, by the geometry's `crystal_width_tau`. What
 stays different is the aliasing: they sum over a pupil with two samples per pixel, so that a frame changes in steps of the tilts
-that no smooth pupil has.
+that no smooth pupil has. A fit does not know that: its standard deviations are of the counts alone, too small for such frames.
 
     geometry = with_published_pupil(published(), "box", "box_pupil.npz")
 
