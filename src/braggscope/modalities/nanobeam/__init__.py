@@ -21,7 +21,7 @@ MODALITY = Modality(
     example_forward=f"{_HERE}.forward:example",
     example_phantom={"shape": (20, 18), "frame_shape": (64, 62), "peak": 30.0},
     example_options={
-        "amortised": {"width": 32, "epochs": 2, "frames": 8192, "steps": 8},
+        "amortised": {"width": 32, "epochs": 2, "frames": 2048},
         "donut": {"recipe": "robust", "size": "compact", "epochs": 3},
         "nanobeamnn": {"recipe": "quick", "kernel": "closed_form", "grid": 6, "epochs": 3, "peak": 30.0},
     },

@@ -110,7 +110,7 @@ def profile(made: Tables, counts: np.ndarray, parameters: np.ndarray) -> tuple[n
 
 @exact
 def _image(p, optics, columns, spread, weights, table, grid, value, by_u, by_v, shade, places):
-    """Transmission of every pixel and its slopes by u and v, each (column, row); fringe, its slopes by q and log t (column, 3)."""
+    """Transmission of pixels and its slopes by u and v, each (column, row); fringe, its slopes by q and log t (column, 3)."""
     rows = value.shape[1]
     weight_v, slope_v, weight_u, slope_u = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
     kernels._place(p, optics, places)

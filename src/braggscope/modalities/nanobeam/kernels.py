@@ -289,9 +289,8 @@ def fit_frames(
         )
         if not _invert(matrix, free, covariance[i]):
             state[i] &= ~CONVERGED
-        elif most_steps < MAX_STEPS and state[i] & CONVERGED == 0:
-            if _decrement(gradient, covariance[i], free) < ENOUGH:
-                state[i] |= CONVERGED
+        elif most_steps < MAX_STEPS and state[i] & CONVERGED == 0 and _decrement(gradient, covariance[i], free) < ENOUGH:
+            state[i] |= CONVERGED
         goodness[i] = total
         goodness[i, 1] -= free  # fitting takes one unit of deviance per parameter, and what varies together with the score
         for j in range(free):

@@ -29,6 +29,7 @@ from braggscope.core.model import Model
 from braggscope.core.source import Source
 
 from .geometry import NanobeamGeometry, check_frame
+from .with_deviance import WithDeviance
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +46,7 @@ JUDGED = 1024  # frames at most from which a training learns what deviance and s
 
 
 @dataclass(frozen=True)
-class Networked(Learned):
+class Networked(Learned, WithDeviance):
     """The base of a method that maps frames with a network (see the module)."""
 
     geometry: NanobeamGeometry
@@ -85,7 +86,7 @@ class Networked(Learned):
         fitted = tuple(
             Quantity(n, NanobeamForward.params[n].unit, NanobeamForward.params[n].long_name) for n in ("scale", "background")
         )
-        return (*fitted, Quantity("reduced_deviance", "1", "deviance over its expectation"))
+        return (*fitted, *super().extras())
 
     def check_source(self, source: Source) -> None:
         check_frame(self.geometry, source.frame_shape)
@@ -119,6 +120,7 @@ class Networked(Learned):
         if batch.mask is not None:
             flag += (pixels < batch.frames[0].size) * MASKED
         said = {**values, "scale": fitted["scale"], "background": fitted["background"], "reduced_deviance": reduced}
+        said |= {"deviance_expected": fitted["expected"], "deviance_variance": fitted["variance"]}
         return {name: np.where(signal < NOTHING, np.nan, value) for name, value in said.items()} | {"flag": flag.astype(np.int32)}
 
     def goodness(self, batch: Batch, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -211,7 +213,7 @@ class Networked(Learned):
     @property
     def _model(self) -> Model:
         if self.model is None:
-            raise InputError(f"method {self.name} has no model yet; train one, or give a model file")
+            raise InputError(f"method '{self.name}' has no model yet; `braggscope train --method {self.name}` makes one")
         return self.model
 
     def __getstate__(self) -> dict[str, Any]:

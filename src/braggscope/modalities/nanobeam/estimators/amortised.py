@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -20,29 +19,27 @@ import numpy as np
 from braggscope.core.batch import Batch
 from braggscope.core.errors import InputError
 from braggscope.core.estimator import option
-from braggscope.core.learned import Learned, Report, Training
+from braggscope.core.learned import Report, Training
 from braggscope.core.maps import Quantity
 from braggscope.core.model import Model
 from braggscope.core.source import Source
 
 from ..geometry import NanobeamGeometry, check_frame
+from ..networked import DOSE, Networked
 from ..with_deviance import WithDeviance
 from .likelihood import Likelihood
 
 if TYPE_CHECKING:
-    from braggscope.infer.network import Runner
-
     from ..networks.compact import CompactEncoder
     from ..simulated_frames import Population
 
 ANGLES = ("strain", "omega", "chi")
-UNSEEN = 128  # flag: outside the range that the network was trained on
-BEYOND = 1.05  # of the range, from where an estimate is outside
+UNSEEN, OTHER_DOSE = 128, 256
 FREE = 5
 
 
 @dataclass(frozen=True)
-class Amortised(Learned, WithDeviance):
+class Amortised(Networked):
     """The network's estimate and Fisher steps after it (see the module)."""
 
     geometry: NanobeamGeometry
@@ -50,8 +47,9 @@ class Amortised(Learned, WithDeviance):
     name: ClassVar[str] = "amortised"
     summary: ClassVar[str] = "a trained compact network and one or two steps of maximum likelihood, with calibrated error bars"
     calibrated: ClassVar[bool] = True
+    uncalibrated_because: ClassVar[str] = ""
     ignores: ClassVar[tuple[str, ...]] = ("background",)
-    flags: ClassVar[Mapping[int, str]] = {**Likelihood.flags, UNSEEN: "outside_training"}
+    flags: ClassVar[Mapping[int, str]] = {**Likelihood.flags, UNSEEN: "outside_range", OTHER_DOSE: "other_dose"}
 
     steps: int = option(2, "Fisher steps after the network's estimate; 0: the network's own estimate and standard deviation")
     strain_range: float = option(5e-3, "trained from minus to plus this strain", unit="1", stage="training")
@@ -81,9 +79,17 @@ class Amortised(Learned, WithDeviance):
         every = Likelihood(self.geometry).quantities()
         return every if self.steps else every[: len(ANGLES)]
 
-    def check_source(self, source: Source) -> None:
-        super().check_source(source)
-        check_frame(self.geometry, source.frame_shape)
+    def extras(self) -> tuple[Quantity, ...]:
+        return WithDeviance.extras(self)
+
+    def trained_range(self) -> Mapping[str, tuple[float, float]]:
+        return {name: (-half, half) for name, half in zip(ANGLES, self._units, strict=True)}
+
+    def estimated(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """The network's estimates and standard deviations."""
+        estimate, log_std, _ = (np.asarray(output, np.float64) for output in self.outputs(counts))
+        values = dict(zip(ANGLES, (estimate * self._units).T, strict=True))
+        return values | {f"{n}_std": s for n, s in zip(ANGLES, (np.exp(log_std) * self._units).T, strict=True)}
 
     def train(self, sources: Sequence[Source], training: Training) -> Iterator[Report]:
         """Train on simulated frames, and on those of the sources as well where there are any."""
@@ -99,7 +105,7 @@ class Amortised(Learned, WithDeviance):
         learning = amortising.Learning(population)
         scans = amortising.frames_of(sources, population, self.geometry.thickness_a)
         torch.manual_seed(training.seed)
-        network = self._network(shape)
+        network = self.network(shape)
         count = self.frames // self.batch
         validation = learning.validation(training.seed, self.batch, self.frames)
 
@@ -140,28 +146,15 @@ class Amortised(Learned, WithDeviance):
         )
         yield dataclasses.replace(held, estimator=dataclasses.replace(self, model=model))
 
-    def exported(self) -> Model:
-        """The model with its network as an ONNX graph."""
-        import torch
-
-        from braggscope.infer.network import export
-
-        model = self._trained
-        if model.graph is not None:
-            return model
-        bare = dataclasses.replace(model, weights={}, file={})
-        example = torch.ones((2, *model.frame_shape))
-        return dataclasses.replace(bare, graph=export(self._loaded(), (example,), bare.document()))
-
     def fit(self, batch: Batch) -> dict[str, np.ndarray]:
         """Estimates, standard deviations, deviance and flags, as those of `likelihood`."""
         from .. import compiled, differentiable
 
         made = compiled.tables(self.geometry, (batch.frames.shape[1], batch.frames.shape[2]))
         counts = batch.frames if batch.mask is None else np.where(batch.mask, batch.frames, 0)
-        estimate, log_std, _ = self._runner(np.ascontiguousarray(counts, np.float32))
+        values = self.estimated(np.ascontiguousarray(counts, np.float32))
         start = np.zeros((len(batch), 6))
-        start[:, :3] = estimate * self._units * compiled.IN_RADIANS
+        start[:, :3] = np.stack([values[name] for name in ANGLES], axis=1) * compiled.IN_RADIANS
         start[:, 5] = np.log(self.geometry.thickness_a)
         start = differentiable.profile(made, compiled.transposed(batch.frames, batch.mask), start)[1]
         describe = Likelihood(self.geometry).described
@@ -169,38 +162,18 @@ class Amortised(Learned, WithDeviance):
             fitted = compiled.fit(made, batch.frames, batch.mask, FREE, self.geometry.thickness_a, start=start, steps=self.steps)
             return describe(fitted, batch)
         result = describe(compiled.goodness(made, batch.frames, batch.mask, start, FREE), batch)
-        known = np.isfinite(result["strain"])
-        for i, name in enumerate(ANGLES):
-            result[f"{name}_std"] = np.where(known, np.exp(log_std[:, i]) * self._units[i], np.nan)
-        result["flag"] |= np.where((np.abs(estimate) > BEYOND).any(1), UNSEEN, 0).astype(np.int32)
-        return {name: result[name] for name in result if not name.startswith(("scale", "background"))}
+        result |= {name: np.where(np.isfinite(result["strain"]), value, np.nan) for name, value in values.items()}
+        dose = np.exp(start[:, 3])
+        other = (dose < self.lowest_peak / DOSE) | (dose > self.highest_peak * DOSE)
+        result["flag"] |= (self._outside(values) * UNSEEN + other * OTHER_DOSE).astype(np.int32)
+        return {name: value for name, value in result.items() if not name.startswith(("scale", "background"))}
 
     @property
     def _units(self) -> np.ndarray:
         """Half the range of strain, omega and chi (degrees)."""
         return np.array([self.strain_range, self.omega_range, self.chi_range])
 
-    @property
-    def _trained(self) -> Model:
-        if self.model is None:
-            raise InputError("method 'amortised' needs a trained model; `braggscope train --method amortised` makes one")
-        return self.model
-
-    @cached_property
-    def _runner(self) -> Runner:
-        from braggscope.infer.network import onnx_runner, torch_runner
-
-        graph = self._trained.graph
-        return torch_runner(self._loaded()) if graph is None else onnx_runner(graph)
-
-    def _loaded(self) -> CompactEncoder:
-        from braggscope.infer.network import load_arrays
-
-        network = self._network(self._trained.frame_shape)
-        load_arrays(network, self._trained.weights, self._trained.file.get("model_file", "the model"))
-        return network.eval()
-
-    def _network(self, frame_shape: tuple[int, int]) -> CompactEncoder:
+    def network(self, frame_shape: tuple[int, int]) -> CompactEncoder:
         from ..networks.compact import CompactEncoder, View
 
         units = (self.strain_range, self.omega_range, self.chi_range)

@@ -75,12 +75,12 @@ class CompactEncoder(nn.Module):
         self.view = view
         self.pool = max(1, round(min(view.frame_shape) / COARSE))
         pixels = (view.frame_shape[0] // self.pool) * (view.frame_shape[1] // self.pool)
-        self.find = nn.ModuleList([nn.Linear(pixels, width), nn.Linear(width, width), nn.Linear(width, outputs)])
+        self.find, self.found = nn.ModuleList([nn.Linear(pixels, width), nn.Linear(width, width)]), nn.Linear(width, outputs)
         self.measure = nn.Linear(view.cut[0] * view.cut[1], 2 * width)
         self.place = nn.Linear(9, width)
         self.refine = nn.ModuleList([nn.Linear(width + 1, width), nn.Linear(width, width)])
         self.residual, self.log_std = nn.Linear(width, outputs), nn.Linear(width, outputs)
-        for layer, start in ((self.find[2], 0.0), (self.residual, 0.0), (self.log_std, START_LOG_STD)):
+        for layer, start in ((self.found, 0.0), (self.residual, 0.0), (self.log_std, START_LOG_STD)):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.constant_(layer.bias, start)
 
@@ -100,7 +100,7 @@ class CompactEncoder(nn.Module):
         picture = functional.avg_pool2d(frames[:, None], self.pool).flatten(1) / mean - 1.0
         hidden = functional.silu(self.find[0](picture))
         hidden = functional.silu(self.find[1](hidden)) + hidden
-        return self.find[2](hidden)
+        return self.found(hidden)
 
     def _cut_out(self, frames: Tensor, mean: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
         """The frame around the ring, relative to its mean, and what the place of the cut says.
