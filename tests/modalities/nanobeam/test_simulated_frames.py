@@ -39,7 +39,7 @@ def test_the_frames_fill_their_ranges():
     assert (np.abs(drawn.parameters[:, :3]) <= high).all()
     assert np.allclose(np.abs(drawn.parameters[:, :3]).mean(0), high / 2, rtol=0.06)
     peak = np.exp(drawn.parameters[:, 3])
-    assert 2 <= peak.min() and peak.max() <= 20 and 5.5 < np.exp(np.log(peak).mean()) < 7.5
+    assert peak.min() >= 2 and peak.max() <= 20 and 5.5 < np.exp(np.log(peak).mean()) < 7.5
     # the deviance of counts at their truth is what Poisson counts have
     known = compiled.goodness(population().made, drawn.images(), None, drawn.parameters, 5)["goodness"]
     assert abs((drawn.deviance.sum() - (known[:, 1] + 3).sum()) / np.sqrt(known[:, 2].sum())) < 5

@@ -1,8 +1,8 @@
 """What the compact encoder learns: the likelihood estimate of every frame, and how far it is off.
 
 Frames are drawn from the forward model, other ones all the time; frames of a scan may be mixed in. The loss is the Poisson
-deviance of the frame at the network's estimate, scale and background at their best (differentiable.py), over that at the truth: near its
-minimum that is the square of the error in units of the Cramer-Rao bound, whatever the dose. Far from it the deviance
+deviance of the frame at the network's estimate, scale and background at their best (differentiable.py), over that at the truth:
+near its minimum that is the square of the error in units of the Cramer-Rao bound, whatever the dose. Far from it the deviance
 has no slope to follow, so that the training begins with the squared error itself in units of a typical bound, and goes over.
 The standard deviations are those of a normal distribution of the truth about the estimate, by its likelihood; for frames of
 a scan, whose truth nobody knows, the likelihood estimate stands in for it and they are not asked.

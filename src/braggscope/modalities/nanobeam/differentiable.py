@@ -108,6 +108,31 @@ def profile(made: Tables, counts: np.ndarray, parameters: np.ndarray) -> tuple[n
     return deviance, found, gradient
 
 
+def with_nuisance(made: Tables, counts: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Parameters (frame, 6) with the scale and background that fit best at these strain, omega, chi (radians) and log t.
+
+    counts: As `compiled.transposed` gives them.  found: Shape (frame, 4).
+    """
+    parameters = np.zeros((len(counts), kernels.PARAMETERS))
+
+    def some(a, b):
+        kernels.start_frames(counts[a:b], made.light, made.optics, 1.0, parameters[a:b])
+        parameters[a:b, : kernels.SCALE], parameters[a:b, kernels.THICKNESS] = found[a:b, : kernels.SCALE], found[a:b, -1]
+        nuisance_frames(
+            counts[a:b],
+            parameters[a:b],
+            made.optics,
+            made.columns,
+            made.spread,
+            made.weights,
+            made.table,
+            made.grid,
+        )
+
+    in_threads(some, len(counts), smallest=16)
+    return parameters
+
+
 @exact
 def _image(p, optics, columns, spread, weights, table, grid, value, by_u, by_v, shade, places):
     """Transmission of pixels and its slopes by u and v, each (column, row); fringe, its slopes by q and log t (column, 3)."""
@@ -209,6 +234,42 @@ def _slope(counts, shape, scale, background, slope):
 
 
 @exact
+def _fit_nuisance(counts, image, p):
+    """Scale and background that fit a frame best at an image of transmission x fringe; they are put into p as well."""
+    scale, background = math.exp(p[kernels.SCALE]), math.exp(p[kernels.BACKGROUND])
+    for _ in range(NUISANCE_STEPS):
+        s0 = s1 = a = b = d = 0.0
+        for c in range(len(counts)):
+            t0, t1, ta, tb, td = _nuisance(counts[c], image[c], scale, background)
+            s0 += t0
+            s1 += t1
+            a += ta
+            b += tb
+            d += td
+        if not a * d - b * b > 1e-12 * a * d:  # no light on the frame: nothing can be said of the scale
+            break
+        up, down = (d * s0 - b * s1) / (a * d - b * b), (a * s1 - b * s0) / (a * d - b * b)
+        scale, background = max(scale + up, scale / 4, LEAST), max(background + down, background / 4, LEAST)
+        if up * s0 + down * s1 < NUISANCE_TOLERANCE:
+            break
+    p[kernels.SCALE], p[kernels.BACKGROUND] = math.log(scale), math.log(background)
+    return scale, background
+
+
+@exact
+def nuisance_frames(counts, parameters, optics, columns, spread, weights, table, grid):
+    """Put the scale and background that fit best into `parameters`; arguments as in kernels.fit_frames."""
+    shape = counts.shape[1:]
+    value, by_u, by_v = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    shade, places = np.zeros((shape[0], 3)), np.zeros(8)
+    for i in range(len(counts)):
+        _image(parameters[i], optics, columns, spread, weights, table, grid, value, by_u, by_v, shade, places)
+        for c in range(shape[0]):
+            value[c] *= np.float32(shade[c, 0])
+        _fit_nuisance(counts[i], value, parameters[i])
+
+
+@exact
 def profile_frames(counts, parameters, optics, columns, spread, weights, table, grid, gradient, deviance):
     """Deviance of frames at their best scale and background, which are put into `parameters`, and its gradient by the others.
 
@@ -225,23 +286,7 @@ def profile_frames(counts, parameters, optics, columns, spread, weights, table, 
         _image(p, optics, columns, spread, weights, table, grid, value, by_u, by_v, shade, places)
         for c in range(shape[0]):
             image[c] = value[c] * np.float32(shade[c, 0])
-        scale, background = math.exp(p[kernels.SCALE]), math.exp(p[kernels.BACKGROUND])
-        for _ in range(NUISANCE_STEPS):
-            s0 = s1 = a = b = d = 0.0
-            for c in range(shape[0]):
-                t0, t1, ta, tb, td = _nuisance(counts[i, c], image[c], scale, background)
-                s0 += t0
-                s1 += t1
-                a += ta
-                b += tb
-                d += td
-            if not a * d - b * b > 1e-12 * a * d:  # no light on the frame: nothing can be said of the scale
-                break
-            up, down = (d * s0 - b * s1) / (a * d - b * b), (a * s1 - b * s0) / (a * d - b * b)
-            scale, background = max(scale + up, scale / 4, LEAST), max(background + down, background / 4, LEAST)
-            if up * s0 + down * s1 < NUISANCE_TOLERANCE:
-                break
-        p[kernels.SCALE], p[kernels.BACKGROUND] = math.log(scale), math.log(background)
+        scale, background = _fit_nuisance(counts[i], image, p)
         deviance[i] = 0
         gradient[i] = 0
         for c in range(shape[0]):

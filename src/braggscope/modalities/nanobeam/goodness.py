@@ -14,7 +14,7 @@ from braggscope.infer.runtime import in_threads
 from . import kernels
 from .columns import exact
 from .compiled import IN_RADIANS, Tables, transposed
-from .differentiable import profile
+from .differentiable import with_nuisance
 
 
 def goodness(made: Tables, frames: np.ndarray, mask: np.ndarray | None, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -24,13 +24,10 @@ def goodness(made: Tables, frames: np.ndarray, mask: np.ndarray | None, found: M
     Returns arrays of shape (frame,), scale and background in counts.
     """
     counts = transposed(frames, mask)
-    parameters = np.zeros((len(frames), kernels.PARAMETERS))
-    kernels.start_frames(counts, made.light, made.optics, 100.0, parameters)
     tilts = np.stack([found["strain"], found["omega"], found["chi"]], axis=-1) * IN_RADIANS
     log_thickness = np.log(np.maximum(found["thickness"], 1.0))[:, None]
     given, which = np.concatenate([tilts, log_thickness], axis=1), [*range(3), kernels.THICKNESS]
-    parameters[:, which] = np.clip(np.nan_to_num(given), made.bounds[which, 0], made.bounds[which, 1])
-    parameters = profile(made, counts, parameters)[1]
+    parameters = with_nuisance(made, counts, np.clip(np.nan_to_num(given), made.bounds[which, 0], made.bounds[which, 1]))
     result = np.zeros((len(frames), 4))
 
     def some(a, b):

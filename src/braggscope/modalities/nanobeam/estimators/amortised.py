@@ -3,7 +3,7 @@
 The network (networks/compact.py) is trained once for an instrument and a film, on frames drawn from the forward model over the
 whole range of strain, tilts and doses, and on those of a scan where there is one (amortising.py). Scale and background are
 free. With `steps` above 0 its estimate is where the likelihood's Fisher scoring begins, and a step or two are all that is left
-of it: the map is that of `likelihood`, some times faster. Frames for which the steps do not do are fitted from the beginning.
+of it: the map is that of `likelihood`, faster. Frames for which the steps do not do are fitted from the beginning.
 With `steps=0` the map is the network's own.
 """
 
@@ -51,7 +51,7 @@ class Amortised(Networked):
     ignores: ClassVar[tuple[str, ...]] = ("background",)
     flags: ClassVar[Mapping[int, str]] = {**Likelihood.flags, UNSEEN: "outside_range", OTHER_DOSE: "other_dose"}
 
-    steps: int = option(2, "Fisher steps after the network's estimate; 0: the network's own estimate and standard deviation")
+    steps: int = option(1, "Fisher steps after the network's estimate; 0: the network's own estimate and standard deviation")
     strain_range: float = option(5e-3, "trained from minus to plus this strain", unit="1", stage="training")
     omega_range: float = option(0.05, "trained from minus to plus this tilt", unit="deg", stage="training")
     chi_range: float = option(0.1, "trained from minus to plus this tilt", unit="deg", stage="training")
@@ -153,10 +153,9 @@ class Amortised(Networked):
         made = compiled.tables(self.geometry, (batch.frames.shape[1], batch.frames.shape[2]))
         counts = batch.frames if batch.mask is None else np.where(batch.mask, batch.frames, 0)
         values = self.estimated(np.ascontiguousarray(counts, np.float32))
-        start = np.zeros((len(batch), 6))
-        start[:, :3] = np.stack([values[name] for name in ANGLES], axis=1) * compiled.IN_RADIANS
-        start[:, 5] = np.log(self.geometry.thickness_a)
-        start = differentiable.profile(made, compiled.transposed(batch.frames, batch.mask), start)[1]
+        found = np.full((len(batch), 4), np.log(self.geometry.thickness_a))
+        found[:, :3] = np.stack([values[name] for name in ANGLES], axis=1) * compiled.IN_RADIANS
+        start = differentiable.with_nuisance(made, compiled.transposed(batch.frames, batch.mask), found)
         describe = Likelihood(self.geometry).described
         if self.steps:
             fitted = compiled.fit(made, batch.frames, batch.mask, FREE, self.geometry.thickness_a, start=start, steps=self.steps)
