@@ -77,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run() -> None:
     """The entry point of the program."""
+    # OpenMP's threads spin while they wait; on a machine with other work that makes torch up to a hundred times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main())
 
 

@@ -96,6 +96,7 @@ class Amortised(Networked):
         import torch
 
         from braggscope.infer.network import state_arrays
+        from braggscope.infer.runtime import single_threaded_torch
         from braggscope.infer.train import Task, train
 
         from .. import amortising
@@ -129,10 +130,11 @@ class Amortised(Networked):
             data_hash="" if scans is None else amortising.digest(scans),
         )
         held: Report | None = None
-        for report in train(task, training):
-            if held is not None:
-                yield held
-            held = report
+        with single_threaded_torch():  # the layers are small, and the other cores draw frames
+            for report in train(task, training):
+                if held is not None:
+                    yield held
+                held = report
         assert held is not None
         model = Model(
             modality="nanobeam",
