@@ -84,10 +84,14 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         frames = summary["masked_frames"]
         said.append(f"{summary['masked_counts']} counts in {frames} frames masked (NaN, negative or saturated)")
     if misfit(summary) > MISFIT and summary["reduced_deviance"] > 1 + MATTERS:
+        follows = (
+            "the method's estimates are not the best ones, or the geometry is not that of the frames"
+            if summary["uncalibrated_because"]
+            else "errors beyond the stated ones must be expected (is the geometry calibrated, and is everything free that varies?)"
+        )
         said.append(
             f"the model does not explain the frames: the reduced deviance of the whole scan is {misfit(summary):.0f} standard "
-            "deviations above 1, and errors beyond the stated ones must be expected (is the geometry calibrated, and is "
-            "everything free that varies?)"
+            f"deviations above 1; {follows}"
         )
     for word, meaning in DOUBTS.items():
         if summary["flags"].get(word, 0) > MOST * summary["points"]:

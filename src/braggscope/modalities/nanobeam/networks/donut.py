@@ -112,7 +112,7 @@ class Compact(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         estimate, log_std, found = self.encoder(frames)
         unused = 0 * log_std.sum()  # several processes want a gradient for all parameters
-        return (estimate / 2).clamp(-BOUND, BOUND) + unused, (found / 2).clamp(-BOUND, BOUND)
+        return (estimate * self.units).clamp(-BOUND, BOUND) + unused, (found * self.units).clamp(-BOUND, BOUND)
 
 
 class Decoder(nn.Module):
