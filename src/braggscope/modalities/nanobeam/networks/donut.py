@@ -105,9 +105,13 @@ class Encoder(nn.Module):
 class Compact(nn.Module):
     """The compact encoder, in the units of the published one: bounded p (frame, output), and those of its first stage."""
 
+    units: Tensor
+
     def __init__(self, geometry: NanobeamGeometry, frame_shape: tuple[int, int], outputs: int = 3) -> None:
         super().__init__()
         self.encoder = CompactEncoder(View.of(geometry, frame_shape, HALF_RANGES), outputs=outputs)
+        of_p = torch.tensor((0.5, 0.5, 0.5, 1.0)[:outputs])  # in one unit of the compact encoder
+        self.register_buffer("units", of_p, persistent=False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         estimate, log_std, found = self.encoder(frames)
