@@ -6,6 +6,9 @@
     python benchmarks/nanobeam_networks.py amortised
     python benchmarks/nanobeam_networks.py speed
 
+DONUT learns from frames of strain and tilts at random, in the ranges of the sample of the papers, and is tried on other such frames and on the
+sample. Trained on the sample, it would know that its chi is twice its omega, and be better there than any measurement.
+
 A training writes its model to --models and is left out where that is there already. --quick tries everything with a tiny
 training; its figures say nothing.
 """
@@ -46,9 +49,9 @@ from shared import (
     geometry_without_background,
     published_scan,
     quickest,
+    random_scan,
     rms,
     row,
-    thickness_scan,
     trained,
 )
 
@@ -57,7 +60,7 @@ RANGE = (5e-3, 0.05, 0.1)
 ON_GRID = {"strain": 1.157e-4, "omega": 4.297e-4, "chi": 9.783e-4}  # of the published weights, 3000 frames each
 OFF_GRID = {"strain": 1.442e-4, "omega": 5.421e-4, "chi": 1.7723e-3}
 DONUT = {"strain": (1.2e-4, 1.23e-4), "omega": (2.2e-4, 2.2e-4), "chi": (8e-4, 1.6e-3)}  # target and published
-CONVERGED = 3.0  # of the target: a training that never left its plateau has errors of ten times that
+FILMS = (80.0, 300.0)  # angstrom
 
 
 def box_frames(count: int, *, grid: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -115,28 +118,36 @@ def donut_method(options: SimpleNamespace) -> tuple[DonutMethod, Source, str]:
     pixels, name = int(np.ceil(np.sqrt(frames))), f"donut_{options.size}"
     name += "" if options.recipe == "robust" else f"_{options.recipe}"
     if options.parameters == 3:
-        return DonutMethod(geometry_without_background(), **values), published_scan(pixels, seed=1), name
+        return DonutMethod(geometry_without_background(), **values), random_scan(pixels, seed=1), name
     films = {"thickness_middle": 190.0, "thickness_half": 75.0}
-    return DonutMethod(geometry_without_background(), **values, **films), thickness_scan(pixels, seed=1), f"{name}_4"
+    return DonutMethod(geometry_without_background(), **values, **films), random_scan(pixels, seed=1, films=FILMS), f"{name}_4"
 
 
 def donut(options: SimpleNamespace) -> None:
     method, source, name = donut_method(options)
-    test = published_scan(seed=99) if options.parameters == 3 else thickness_scan(seed=99)
-    counts, good = test.frames(np.arange(64 * 64)), 0
+    films = None if options.parameters == 3 else FILMS
+    tests = {"random scan": random_scan(seed=99, films=films)} | (
+        {"sample of the papers": published_scan(seed=99)} if not films else {}
+    )
+    counts, good = {what: test.frames(np.arange(64 * 64)) for what, test in tests.items()}, 0
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         found, said = trained(method, options.models, f"{name}_{seed}", [source], seed=seed, device=options.device)
         label = f"DONUT, {options.size} encoder, recipe {options.recipe}, {options.parameters} parameters, seed {seed}"
         row(f"{label}: training on {found.model.facts['frames']} frames", "<= 90 min on two cores", said)
-        values = found.estimated(counts.astype(np.float32))
-        good += donut_errors(label, values, flat_truth(test), options.parameters)
-        export_row(found, counts[::16], label)
-    row(f"DONUT, {options.size} encoder: seeds that converge", f"of {options.seeds}", good)
+        reached = [
+            donut_errors(
+                f"{label}, {what}", found.estimated(counts[what].astype(np.float32)), flat_truth(test), options.parameters
+            )
+            for what, test in tests.items()
+        ]
+        good += all(reached)
+        export_row(found, counts["random scan"][::16], label)
+    row(f"DONUT, {options.size} encoder: seeds that converge to the errors asked for", f"of {options.seeds}", good)
     physics_share(method, source, options.quick)
 
 
 def donut_errors(label: str, values: dict, truth: dict, parameters: int) -> bool:
-    """Rows of the errors; whether the training converged."""
+    """Rows of the errors; whether they are those asked for."""
     converged = True
     free = (*ANGLES, "scale", "background") + (("thickness",) if parameters == 4 else ())
     limit = covariance({n: v[::16] for n, v in truth.items()}, free, geometry_without_background())
@@ -145,7 +156,7 @@ def donut_errors(label: str, values: dict, truth: dict, parameters: int) -> bool
         target = f"<= {DONUT[n][0]:g} (published {DONUT[n][1]:g})" if n in DONUT and parameters == 3 else ""
         bias = f"bias {np.nanmean(error):+.2g}, {rms(error) / crb:.2f} x the bound"
         row(f"{label}: {n} RMSE", target, f"{rms(error):.4g}{UNITS[n]} ({bias})")
-        converged &= n not in DONUT or rms(error) <= CONVERGED * DONUT[n][0]
+        converged &= n not in DONUT or rms(error) <= DONUT[n][0]
     return bool(converged)
 
 

@@ -32,7 +32,7 @@ from braggscope.modalities.nanobeam.estimators.correlation import (
 from braggscope.modalities.nanobeam.estimators.donut import DonutMethod
 from braggscope.modalities.nanobeam.estimators.likelihood import Likelihood
 from braggscope.modalities.nanobeam.geometry import NanobeamGeometry, published
-from shared import UNITS, covariance, flat_truth, geometry_without_background, rms, row, sample, thickness_scan, trained
+from shared import UNITS, covariance, flat_truth, geometry_without_background, random_scan, rms, row, sample, trained
 
 NAMES = ("strain", "omega", "chi", "scale", "background", "thickness")
 SHOWN = ("strain", "omega", "chi", "thickness")
@@ -93,7 +93,7 @@ def correlated(label: str, found: dict, truth: dict, matrix: np.ndarray) -> None
 
 
 def donut(options: argparse.Namespace) -> None:
-    """DONUT with four parameters, published size, on the sample of the papers with films of 80 to 300 angstrom."""
+    """DONUT with four parameters, published size, strain, tilts and films of 80 to 300 angstrom at random."""
     name = "donut_published_4_0"
     if not options.train and not (options.models / f"{name}.safetensors").exists():
         row("DONUT, 4 parameters", "", f"no model {options.models / name}.safetensors; --train makes it")
@@ -103,10 +103,10 @@ def donut(options: argparse.Namespace) -> None:
         geometry_without_background(), recipe="robust", parameters=4, thickness_middle=190.0, thickness_half=75.0,
         frames=frames, epochs=epochs,
     )  # fmt: skip
-    source = thickness_scan(int(np.ceil(np.sqrt(frames))), seed=1)
+    source = random_scan(int(np.ceil(np.sqrt(frames))), seed=1, films=(80.0, 300.0))
     found, said = trained(method, options.models, name, [source], device=options.device)
     row("DONUT, 4 parameters: training", "", said)
-    test = thickness_scan(seed=99)
+    test = random_scan(seed=99, films=(80.0, 300.0))
     values = found.fit(Batch(np.arange(64 * 64), test.frames(np.arange(64 * 64)).astype(np.uint16)))
     report("DONUT, 4 parameters, 80 to 300 angstrom", values, flat_truth(test), geometry_without_background(), "")
 
@@ -139,7 +139,7 @@ def correlation(options: argparse.Namespace) -> None:
 
 def frames_of(film: float, count: int = 400) -> np.ndarray:
     """Counts of a film of this thickness with the strain and tilts of the sample of the papers, peak 7."""
-    fields = thickness_scan(int(np.sqrt(count)), seed=5).truth
+    fields = random_scan(int(np.sqrt(count)), seed=5).truth
     uniform = {n: fields[n].values for n in ("strain", "omega", "chi")} | {"thickness": np.full(fields["strain"].shape, film)}
     source = sample(uniform, seed=8)
     return source.frames(np.arange(np.prod(source.shape)))

@@ -63,10 +63,13 @@ def published_scan(pixels: int = 64, seed: int = 0) -> Simulation:
     return sample(published_sample(pixels), seed)
 
 
-def thickness_scan(pixels: int = 64, seed: int = 0, low: float = 80.0, high: float = 300.0) -> Simulation:
-    """The same sample with every frame its own film thickness, uniform between two."""
-    films = np.random.default_rng((seed, 3)).uniform(low, high, (pixels, pixels))
-    return sample({**published_sample(pixels), "thickness": films}, seed, label="published sample, thickness at random")
+def random_scan(pixels: int = 64, seed: int = 0, films: tuple[float, float] | None = None) -> Simulation:
+    """Every frame its own strain and tilts, uniform over the ranges of the sample of the papers; and film, between two."""
+    draw, high = np.random.default_rng((seed, 3)), (5e-4, 0.005, 0.01)
+    fields = {n: draw.uniform(-h, h, (pixels, pixels)) for n, h in zip(ANGLES, high, strict=True)}
+    if films is not None:
+        fields["thickness"] = draw.uniform(*films, (pixels, pixels))
+    return sample(fields, seed, label="strain and tilts at random")
 
 
 def covariance(truth: Mapping[str, np.ndarray], names: Sequence[str], geometry: NanobeamGeometry) -> np.ndarray:
