@@ -8,7 +8,7 @@ import pytest
 
 from braggscope.core.batch import Batch
 from braggscope.core.errors import InputError
-from braggscope.core.estimator import Estimator, PerPixel, fresh, option
+from braggscope.core.estimator import Estimator, PerPixel, check_ranges, fresh, option
 from braggscope.core.maps import Quantity
 
 from .test_scan import make
@@ -91,6 +91,16 @@ def test_options_are_read_from_words(given, values):
 def test_bad_options_are_named(given, words):
     with pytest.raises(InputError, match=words):
         Brightest.with_options(None, given)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 11.0, float("nan"), float("inf")])
+def test_an_option_outside_its_range_is_named(value):
+    class Method:
+        rate, width = value, 3
+
+    check_ranges(Method, {"width": (3, 3)})
+    with pytest.raises(InputError, match=f"^option rate must be between 0.5 and 10, got {value:g}$"):
+        check_ranges(Method, {"width": (1, 5), "rate": (0.5, 10)})
 
 
 def test_a_frame_that_comes_twice_is_used_once():

@@ -12,7 +12,7 @@ import xarray as xr
 from braggscope.core.errors import InputError
 from braggscope.core.estimator import option
 from braggscope.core.geometry import Geometry, quantity
-from braggscope.core.learned import Learned, Report
+from braggscope.core.learned import Learned, Report, ending
 from braggscope.core.maps import Quantity
 from braggscope.core.model import Model
 
@@ -53,6 +53,22 @@ class Frames:
 
 
 MODEL = Model("bench", "level", {"gain": 2.0}, (5, 4), {"width": 8}, {}, {"seed": 3}, file={"model_hash": "abc"})
+
+
+@pytest.mark.parametrize(("planned", "stopped"), [(2, ""), (9, "no better loss for 1 epoch")])
+def test_the_last_report_has_the_method_and_none_is_late(planned, stopped):
+    asked = []
+
+    def reports():
+        for epoch, why in ((1, ""), (2, stopped)):
+            asked.append(epoch)
+            yield Report(epoch, planned, {}, {}, True, 0.1, why)
+
+    seen = []
+    for report in ending(reports(), lambda last: f"trained for {last.epoch}"):
+        seen.append((report.epoch, report.stopped, report.estimator))
+        assert asked[-1] == report.epoch
+    assert seen == [(1, "", None), (2, stopped, "trained for 2")]
 
 
 def test_a_method_without_a_model_trains_when_it_is_prepared():

@@ -126,6 +126,14 @@ def _option_value(field: dataclasses.Field[Any], value: Any) -> Any:
     raise InputError(f"option {field.name} must be a {type(default).__name__} like {default!r}, got '{value}'")
 
 
+def check_ranges(estimator: Estimator, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raise InputError where an option of this name is below the lowest or above the highest value, or no number."""
+    for name, (low, high) in ranges.items():
+        value = getattr(estimator, name)
+        if not low <= value <= high:
+            raise InputError(f"option {name} must be between {low:g} and {high:g}, got {value:g}")
+
+
 class PerFrame(Estimator):
     """A method that turns each frame into the quantities of one map point.
 

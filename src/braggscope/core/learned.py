@@ -14,7 +14,7 @@ import abc
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -76,9 +76,23 @@ class Report:
     estimator: Any = None
 
     @property
+    def last(self) -> bool:
+        """Whether no epoch follows."""
+        return self.epoch >= self.epochs or bool(self.stopped)
+
+    @property
     def failed(self) -> bool:
         """Whether the training stopped because a loss was no finite number."""
         return bool(self.stopped) and not math.isfinite(self.validation.get("loss", math.nan))
+
+
+def ending(reports: Iterator[Report], make: Callable[[Report], Any]) -> Iterator[Report]:
+    """The reports of a training, each as soon as it is there, the last one with the method.
+
+    make: The trained method, by the last report.
+    """
+    for report in reports:
+        yield dataclasses.replace(report, estimator=make(report)) if report.last else report
 
 
 @dataclass(frozen=True)
