@@ -86,6 +86,16 @@ def test_a_damaged_graph(cli, refused, scan_file, model, tmp_path):
         assert f"model file {graph} is corrupt or no ONNX graph" in sentence or "does not say what they are" in sentence
 
 
+def test_a_changed_number_of_a_graph_is_noticed(cli, refused, scan_file, model, tmp_path):
+    graph, scan = tmp_path / "m.onnx", scan_file()
+    cli("export", model, "-o", graph, "--quiet")
+    whole, slope = graph.read_bytes(), load_model(model).weights["slope"].tobytes()
+    assert whole.count(slope) == 1
+    graph.write_bytes(whole.replace(slope, np.float32(7.0).tobytes()))  # still a graph, which ONNX Runtime runs
+    for words in (("map", scan, "-o", tmp_path / "x.h5", "--method", graph), ("info", graph)):
+        assert f"model file {graph} is corrupt: its graph is not the one that was written" in refused(*words)
+
+
 def test_files_that_are_no_models(cli, refused, scan_file, tmp_path):
     scan, words = scan_file(), ("-o", tmp_path / "x.h5", "--method")
     np.savez(tmp_path / "w.npz", slope=1.0)

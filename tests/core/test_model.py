@@ -8,7 +8,7 @@ import pytest
 from safetensors import SafetensorError
 
 from braggscope.core.errors import InputError
-from braggscope.core.model import Model, is_model_file, load_model, save_model
+from braggscope.core.model import Model, is_model_file, load_model, save_model, sealed
 
 WEIGHTS = {
     "layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T,  # not contiguous
@@ -53,7 +53,8 @@ def test_a_model_survives_its_file(path):
 
 
 def test_the_hash_of_a_model_is_that_of_its_file(path):
-    assert load_model(path).file == {"model_file": str(path), "model_hash": MODEL.digest()}
+    read = {"model_file": str(path), "model_hash": MODEL.digest(), "model_weights": MODEL.weights_hash()}
+    assert load_model(path).file == read
     other = dataclasses.replace(MODEL, weights={**WEIGHTS, "shift": np.array([0.5, -2.1])})
     assert (other.digest() != MODEL.digest(), other.weights_hash() != MODEL.weights_hash()) == (True, True)
     assert dataclasses.replace(MODEL, provenance={"seed": 2}).weights_hash() == MODEL.weights_hash()
@@ -112,6 +113,21 @@ def test_weights_of_another_program_do_not_say_what_they_are(tmp_path):
     save_file({"shift": np.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="holds weights but does not say what they are; `braggscope convert-model`"):
         load_model(tmp_path / "other.safetensors")
+
+
+def test_the_seal_of_a_graph_is_the_hash_of_all_its_other_bytes():
+    import hashlib
+
+    key = b"\x0a\x11braggscope_sha256\x12\x40"
+    blank = b"weights" + key + b"0" * 64 + b"more"
+    graph = sealed(blank)
+    assert graph == blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode())
+    assert sealed(graph) == graph
+    for place in range(len(graph)):
+        changed = bytearray(graph)
+        changed[place] ^= 1
+        assert sealed(bytes(changed)) != changed
+    assert sealed(b"a graph of somebody else") == b""
 
 
 def test_other_files_are_no_models(tmp_path):

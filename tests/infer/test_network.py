@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from braggscope.core.errors import InputError
-from braggscope.core.model import KEY
+from braggscope.core.model import KEY, SEAL
 from braggscope.infer import runtime
 from braggscope.infer.network import export, load_arrays, onnx_runner, state_arrays, torch_runner
 
@@ -143,7 +143,9 @@ def test_dropout_is_off_in_a_runner():
 
 def test_the_graph_says_what_it_is_and_names_its_frames():
     session = onnxruntime.InferenceSession(graph(built(), '{"method": "Gauß"}'), providers=["CPUExecutionProvider"])
-    assert session.get_modelmeta().custom_metadata_map == {KEY: '{"method": "Gauß"}'}
+    said = session.get_modelmeta().custom_metadata_map
+    assert sorted(said) == [KEY, SEAL]
+    assert said[KEY] == '{"method": "Gauß"}'
     assert [one.shape for one in session.get_inputs()] == [["frame", 1, 18, 12], ["frame", 3]]
     assert [one.shape[0] for one in session.get_outputs()] == ["frame", "frame"]
 

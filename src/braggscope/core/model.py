@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from .errors import InputError
 FORMAT = 1  # of the document; a reader refuses those it does not know
 KEY = "braggscope"
 HASH = "weights_sha256"  # safetensors itself does not notice a changed byte
+SEAL, BLANK = "braggscope_sha256", "0" * 64  # beside the document of a graph: the hash of the file in which it is blank
 SUFFIXES = (".safetensors", ".onnx")
 
 Contents = tuple[str, dict[str, np.ndarray], bytes | None]  # of a model file: its document, weights and graph
@@ -44,7 +46,7 @@ class Model:
     provenance: Where it came from: version, command, training data and their hash, seed, epochs, time; JSON values.
     weights: Arrays by the names of the network's parameters and buffers; empty where there is a graph.
     graph: The network as an ONNX graph, ready to run; None where there are weights.
-    file: Where it was read from, with its hash; empty for a model in memory.
+    file: Where it was read from, its hash and that of its weights (of a graph: those it was made of); empty in memory.
     """
 
     modality: str
@@ -106,8 +108,23 @@ def load_model(path: str | Path) -> Model:
     values, written = _checked(path, document)
     if graph is None and written != _hash_of(weights):
         raise InputError(f"model file {path} is corrupt: its weights are not those that were written")
-    read = {"model_file": str(path), "model_hash": hashlib.sha256(data).hexdigest()}
+    if graph is not None and sealed(graph) != graph:
+        raise InputError(f"model file {path} is corrupt: its graph is not the one that was written; export the model again")
+    read = {"model_file": str(path), "model_hash": hashlib.sha256(data).hexdigest(), "model_weights": written}
     return Model(**values, weights=weights, graph=graph, file=read)
+
+
+def sealed(graph: bytes) -> bytes:
+    """An ONNX graph that carries its own hash, so that a changed byte is noticed; ONNX Runtime itself does not notice one.
+
+    graph: With BLANK, or an earlier hash, as its metadata SEAL; one without is given back as b"".
+    The value is of fixed length and found by its bytes (protobuf: tag 2, length 64), so that no package is needed to check it.
+    """
+    found = re.search(SEAL.encode() + rb"\x12@([0-9a-f]{64})", graph)
+    if found is None:
+        return b""
+    before, after = graph[: found.start(1)], graph[found.end(1) :]
+    return before + hashlib.sha256(before + BLANK.encode() + after).hexdigest().encode() + after
 
 
 def _is_safetensors(path: Path, data: bytes) -> bool:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from braggscope.core.errors import InputError
-from braggscope.core.model import KEY
+from braggscope.core.model import BLANK, KEY, SEAL, sealed
 
 from .runtime import in_threads, single_threaded_torch
 
@@ -127,8 +127,8 @@ def export(network: torch.nn.Module, example_inputs: Sequence[Tensor], document:
         raise InputError(f"export needs onnx: {EDGE}") from None
     with _evaluated(network):
         graph = onnx.load_model_from_string(_traced(network, tuple(example_inputs)))
-    onnx.helper.set_model_props(graph, {KEY: document})
-    return graph.SerializeToString()
+    onnx.helper.set_model_props(graph, {KEY: document, SEAL: BLANK})
+    return sealed(graph.SerializeToString())
 
 
 @contextlib.contextmanager
