@@ -107,6 +107,14 @@ def test_files_that_are_no_models(cli, refused, scan_file, tmp_path):
     assert "map.h5 is not a model file" in refused("export", tmp_path / "map.h5", "-o", tmp_path / "x.onnx")
 
 
+def test_a_checkpoint_is_no_model(refused, scan_file, model, tmp_path):
+    checkpoint = model.with_suffix(".training") / "checkpoint.safetensors"
+    sentence = f"{checkpoint} is the checkpoint of a training, not a model; `braggscope train ... --resume` ends it"
+    assert sentence in refused("map", scan_file(), "-o", tmp_path / "x.h5", "--method", checkpoint)
+    assert sentence in refused("info", checkpoint)
+    assert sentence in refused("export", checkpoint, "-o", tmp_path / "x.onnx")
+
+
 def test_a_scan_that_is_not_what_the_model_knows(refused, scan_file, model, tmp_path):
     words = ("--method", model, "-o", tmp_path / "x.h5")
     assert "knows frames of 5 x 4 pixels, those of the scan have 5 x 3" in refused("map", scan_file(), *words, "--roi", "0:5,0:3")

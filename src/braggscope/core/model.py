@@ -23,6 +23,7 @@ from .errors import InputError
 FORMAT = 1  # of the document; a reader refuses those it does not know
 KEY = "braggscope"
 HASH = "weights_sha256"  # safetensors itself does not notice a changed byte
+CHECKPOINT = "braggscope.checkpoint"  # of the document in a checkpoint of a training, which is no model
 SEAL, BLANK = "braggscope_sha256", "0" * 64  # beside the document of a graph: the hash of the file in which it is blank
 SUFFIXES = (".safetensors", ".onnx")
 
@@ -141,8 +142,10 @@ def _from_safetensors(path: Path, data: bytes) -> Contents:
     except (SafetensorError, ValueError, TypeError, KeyError) as error:  # the latter for kinds that numpy does not know
         raise InputError(f"model file {path} is corrupt or cut short ({error})") from None
     size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    return header.get("__metadata__", {}).get(KEY, ""), weights, None
+    said = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    if CHECKPOINT in said:
+        raise InputError(f"{path} is the checkpoint of a training, not a model; `braggscope train ... --resume` ends it")
+    return said.get(KEY, ""), weights, None
 
 
 def _from_onnx(path: Path, data: bytes) -> Contents:

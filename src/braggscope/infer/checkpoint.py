@@ -19,9 +19,10 @@ from torch import Tensor
 
 from braggscope.core.beside import written_beside
 from braggscope.core.errors import InputError
+from braggscope.core.model import CHECKPOINT
 
 NAME = "checkpoint.safetensors"
-KEY, DIGEST = "braggscope.checkpoint", "braggscope.digest"  # of the document and the hash of all
+KEY, DIGEST = CHECKPOINT, "braggscope.digest"  # of the document and the hash of all
 FORMAT = 1  # of the document
 
 Arrays = dict[str, Tensor]
