@@ -8,6 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
+import braggscope
+from braggscope.core.errors import InputError
 from braggscope.core.model import load_model, save_model
 
 TRAIN = ("--method", "network")
@@ -199,10 +201,11 @@ def test_a_training_without_scans(refused, tmp_path, toml):
         (
             {"trained/slope": 1.0},
             ["--prefix", "seed/"],
-            "have no array whose name begins with 'seed/'; prefixes there are: trained/",
+            "w.npz has no array whose name begins with 'seed/'; prefixes there are: trained/",
         ),
         ({"slope": 1.0}, ["--prefix", "seed/"], "prefixes there are: none"),
         ({"slope": np.array([{}])}, [], "holds Python objects, which are not read"),
+        ({}, [], "w.npz has no arrays"),
     ],
 )
 def test_weights_that_are_not_those_of_the_method(refused, tmp_path, toml, arrays, words, sentence):
@@ -227,7 +230,8 @@ def test_weights_that_cannot_be_read(refused, tmp_path, toml):
     for name in ("cut.npz", "flipped.npz", "text.npz", "empty.npz"):
         sentence = said(name)
         assert name in sentence
-        assert ".npz file of plain arrays" in sentence
+        assert ".npz file of" in sentence
+    assert "text.npz is not an .npz file of arrays" in said("text.npz")
     assert "one.npy holds one array without a name" in said("one.npy")
     assert "no.npz does not exist" in said("no.npz")
     assert "cannot be read" in refused("convert-model", "network", tmp_path, "-o", tmp_path / "x.safetensors", "--geometry", toml)
@@ -245,3 +249,8 @@ def test_an_export_without_its_package(refused, model, tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert "pip install 'braggscope[edge]'" in refused("export", model, "-o", tmp_path / "x.onnx")
+
+
+def test_weights_without_an_array(tiny):
+    with pytest.raises(InputError, match=r"^the weights have no arrays$"):
+        braggscope.convert_model("network", {}, geometry={"gain": 1.0})

@@ -42,6 +42,8 @@ def convert_weights(
         raise InputError(f"weights do not say their {kind.name} geometry; give a TOML file with --geometry")
     chosen = given_geometry(kind, geometry)
     arrays = _arrays(weights) if isinstance(weights, str | Path) else dict(weights)
+    if not arrays:
+        raise InputError(f"{_has(weights)} no arrays")
     _check_prefix(arrays, prefix, weights)
     model = cls.convert(arrays, chosen, prefix=prefix)
     origin = {"input_file": Path(weights).name, **file_hash(Path(weights))} if isinstance(weights, str | Path) else {}
@@ -102,8 +104,10 @@ def _arrays(path: str | Path) -> dict[str, np.ndarray]:
     except (AttributeError, TypeError):
         raise InputError(f"weights file {path} holds one array without a name; {wanted}") from None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if "pickle" in str(error):
+        if "Object arrays" in str(error):
             raise InputError(f"weights file {path} holds Python objects, which are not read; {wanted}") from None
+        if "pickle" in str(error):  # what numpy takes every unknown file for
+            raise InputError(f"weights file {path} is not an .npz file of arrays (numpy.savez)") from None
         raise InputError(f"weights file {path} cannot be read ({' '.join(str(error).split())}); {wanted}") from None
 
 
@@ -111,7 +115,11 @@ def _check_prefix(arrays: Mapping[str, Any], prefix: str | None, weights: Any) -
     """Raise InputError, listing those there are, where no array has the prefix."""
     if prefix is not None and not any(name.startswith(prefix) for name in arrays):
         found = sorted({name.rpartition("/")[0] + "/" for name in arrays if "/" in name})
-        file = f"weights file {weights}" if isinstance(weights, str | Path) else "the weights"
         raise InputError(
-            f"{file} have no array whose name begins with '{prefix}'; prefixes there are: {', '.join(found) or 'none'}"
+            f"{_has(weights)} no array whose name begins with '{prefix}'; prefixes there are: {', '.join(found) or 'none'}"
         )
+
+
+def _has(weights: Any) -> str:
+    """Weights as the beginning of a sentence on what they have."""
+    return f"weights file {weights} has" if isinstance(weights, str | Path) else "the weights have"
