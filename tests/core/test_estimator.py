@@ -25,6 +25,7 @@ class Brightest(PerPixel):
     least: float = option(0.0, "curves whose maximum is below it are NaN", unit="count")
     mode: str = option("first", "which of equal maxima", choices=("first", "last"))
     limit: str | float = option("auto", "upper limit", choices=("auto", "none", "VALUE"))
+    count: int = option(3, "curves at least")
 
     def quantities(self):
         return (Quantity("peak", "um", "position of the maximum"),)
@@ -70,6 +71,7 @@ def test_a_pixel_not_yet_fitted_is_nan_and_flagged():
     [
         ({"least": "3"}, {"least": 3.0}),
         ({"mode": "last"}, {"mode": "last"}),
+        ({"count": "1e3"}, {"count": 1000}),
         ({"limit": "7.5"}, {"limit": 7.5}),
         ({"limit": "none"}, {"limit": "none"}),
     ],
@@ -82,8 +84,10 @@ def test_options_are_read_from_words(given, values):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"leest": 3}, "no option 'leest'; it has: least, mode, limit"),
+        ({"leest": 3}, "no option 'leest'; it has: least, mode, limit, count"),
         ({"least": "much"}, "least must be a float like 0.0, got 'much'"),
+        ({"count": "2.5"}, "count must be a int like 3, got '2.5'"),
+        ({"count": "inf"}, "count must be a int like 3, got 'inf'"),
         ({"mode": "middle"}, "mode must be one of first, last, got 'middle'"),
         ({"limit": "high"}, "limit must be one of auto, none, VALUE, got 'high'"),
     ],

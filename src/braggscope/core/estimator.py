@@ -116,7 +116,10 @@ def _option_value(field: dataclasses.Field[Any], value: Any) -> Any:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
         number = float(value) if not isinstance(default, str) or choices else None
         if number is not None and not (choices and "VALUE" not in choices):
-            return int(number) if isinstance(default, int) and not choices else number
+            if choices or not isinstance(default, int):
+                return number
+            if number.is_integer():
+                return int(number)
     except (KeyError, ValueError):
         pass
     if choices:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,22 @@ def test_bad_weights_and_sources_are_refused(weights):
         next(NanobeamNN(published()).train([scan], Training()))
     with pytest.raises(InputError, match="option grid must be 0 or between 3 and 101, got 2"):
         NanobeamNN(published(), grid=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("batch", -5, "between 0 and 65536, got -5"),
+        ("rate", -1.0, "between 0 and 1, got -1"),
+        ("rate", float("nan"), "between 0 and 1, got nan"),
+        ("peak", float("nan"), "between 0.1 and 100000, got nan"),
+        ("rows", -64, "between 1 and 4096, got -64"),
+        ("epochs", -1, "between 0 and 1e+06, got -1"),
+    ],
+)
+def test_options_out_of_range_are_refused_at_once(name, value, words):
+    with pytest.raises(InputError, match=re.escape(f"option {name} must be {words}")):
+        NanobeamNN(published(), **{name: value})
 
 
 def test_stored_means_keep_the_expectation():

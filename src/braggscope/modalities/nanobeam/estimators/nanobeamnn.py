@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from braggscope.core.errors import InputError
-from braggscope.core.estimator import option
+from braggscope.core.estimator import check_ranges, option
 from braggscope.core.geometry import Geometry
-from braggscope.core.learned import Report, Training
+from braggscope.core.learned import Report, Training, ending
 from braggscope.core.maps import Quantity
 from braggscope.core.model import Model
 from braggscope.core.source import Source
@@ -40,6 +40,10 @@ FACTORS = {"strain": 100.0, "omega": 10.0, "chi": 5.0}  # label = factor x value
 RANGES = {"strain": 5e-3, "omega": 0.05, "chi": 0.1}
 FRAME_SHAPE = (64, 64)
 RECIPES = {"published": {"epochs": 500, "batch": 64, "rate": 1e-4}, "quick": {"epochs": 100, "batch": 64, "rate": 2e-3}}
+RANGES_OF_OPTIONS = {
+    "ensemble": (1, 100), "frames": (10, 10**7), "rows": (1, 4096), "columns": (1, 4096), "peak": (0.1, 1e5),
+    "epochs": (0, 10**6), "batch": (0, 65536), "rate": (0, 1),
+}  # fmt: skip
 QUICK_WARMING, QUICK_START, QUICK_END = 0.25, 0.04, 1e-3  # of the learning rate: until when it rises, from and to what share
 
 
@@ -67,9 +71,7 @@ class NanobeamNN(Networked):
     rate: float = option(0.0, "learning rate, with recipe quick its largest; 0: as the recipe has it", stage="training")
 
     def __post_init__(self) -> None:
-        for name, low, high in (("ensemble", 1, 100), ("frames", 10, 10**7), ("peak", 0.1, 1e5), ("epochs", 0, 10**6)):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"option {name} must be between {low:g} and {high:g}, got {getattr(self, name):g}")
+        check_ranges(self, RANGES_OF_OPTIONS)
         if self.grid != 0 and not 3 <= self.grid <= 101:
             raise InputError(f"option grid must be 0 or between 3 and 101, got {self.grid}")
 
@@ -108,16 +110,14 @@ class NanobeamNN(Networked):
 
         data = self._data(sources, training.seed)
         parts = split(len(data), training.seed)
-        members, last = [], None
+        members: list[nn.Module] = []
         for member in range(self.ensemble):
             network, task = self._task(data, parts, training.seed + member)
-            for report in train(task, self._training(training, member)):
-                last = self._counted(report, member)
-                if member < self.ensemble - 1 or not _final(report):
-                    yield last
             members.append(network)
-        assert last is not None
-        yield dataclasses.replace(last, estimator=self._trained(members, data, parts, sources, training, last))
+            reports = train(task, self._training(training, member))
+            if member == self.ensemble - 1:
+                reports = ending(reports, lambda last: self._trained(members, data, parts, sources, training, last))
+            yield from (self._counted(report, member) for report in reports)
 
     def _data(self, sources: Sequence[Source], seed: int) -> Labelled:
         """The frames to learn from."""
@@ -244,10 +244,6 @@ def _prefixes(weights: Mapping[str, np.ndarray], prefix: str | None) -> list[str
     if one not in there:
         raise InputError(f"the weights have no prefix '{one}'; they have: {', '.join(there) or 'none'}")
     return [one]
-
-
-def _final(report: Report) -> bool:
-    return report.epoch >= report.epochs or bool(report.stopped)
 
 
 def _squared_error(network: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
