@@ -79,7 +79,15 @@ def test_a_map_is_resumed_with_its_own_model_only(cli, scan_file, model, tmp_pat
     other = tmp_path / "other.safetensors"
     cli("train", tmp_path / "t.h5", "--method", "network", "-o", other, "--seed", 5)
     code, _, wrong = cli("map", scan, "--method", other, "-o", out, "--resume")
-    assert (code, "cannot be resumed: model_hash was" in wrong) == (2, True)
+    assert (code, wrong) == (2, f"error: {out} cannot be resumed: model was {model} and is {other}\n")
+    code, _, wrong = cli("map", scan, "--method", "mean", "-o", out, "--resume")
+    assert wrong == f"error: {out} cannot be resumed: method was network and is mean; model was {model} and is none\n"
+    kept = model.read_bytes()
+    model.write_bytes(other.read_bytes())
+    code, _, wrong = cli("map", scan, "--method", model, "-o", out, "--resume")
+    model.write_bytes(kept)
+    hashes = [load_model(one).file["model_hash"][:8] for one in (model, other)]
+    assert wrong.endswith(f"model was {model} ({hashes[0]}) and is {model} ({hashes[1]})\n")
     assert cli("map", scan, "--method", model, "-o", out, "--resume", "--quiet")[0] == 0
     cli("map", scan, "--method", model, "-o", tmp_path / "whole.h5")
     np.testing.assert_array_equal(braggscope.load(out)["level"], braggscope.load(tmp_path / "whole.h5")["level"])

@@ -25,9 +25,9 @@ BLOCKS, BLOCK_BYTES = 64, 2**20
 
 SAME = (
     "version", "modality", "method", "options", "geometry", "geometry_files", "input_file", "input_hash", "input_scan",
-    "input_detector", "roi", "binning", "saturation", "model_hash",
+    "input_detector", "roi", "binning", "saturation",
 )  # fmt: skip
-"""What an interrupted run and the one that finishes it must agree in."""
+"""What an interrupted run and the one that finishes it must agree in, beside the model."""
 
 
 def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str, str | int | float]:
@@ -101,8 +101,13 @@ def command_line() -> str:
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In what the attributes of two runs differ that should be parts of one, a phrase each; options and geometry by name."""
-    found = []
+    """In what the attributes of two runs differ that should be parts of one, a phrase each; options and geometry by name.
+
+    Of another method or model nothing else is said: everything else follows from it.
+    """
+    found = _other_method(earlier, now)
+    if found:
+        return found
     for name in SAME:
         a, b = earlier.get(name, "none"), now.get(name, "none")
         if str(a) == str(b):
@@ -114,6 +119,23 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         else:
             found.append(f"{name} was {a} and is {b}")
     return found
+
+
+def _other_method(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Whether two runs differ in method or model, by their names; a model of the same name by its hash."""
+    names = [name for name in ("modality", "method") if earlier.get(name) != now.get(name)]
+    found = [f"{name} was {earlier.get(name)} and is {now.get(name)}" for name in names]
+    if earlier.get("model_hash") != now.get("model_hash"):
+        old, new = _model(earlier), _model(now)
+        same = old == new
+        hashes = [f" ({str(one.get('model_hash'))[:8]})" if same else "" for one in (earlier, now)]
+        found.append(f"model was {old}{hashes[0]} and is {new}{hashes[1]}")
+    return found
+
+
+def _model(attributes: Mapping[str, Any]) -> str:
+    """What to call the model of a run."""
+    return str(attributes.get("model_file", "one in memory" if "model_hash" in attributes else "none"))
 
 
 def file_hash(path: Path) -> dict[str, str]:
