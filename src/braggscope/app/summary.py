@@ -87,7 +87,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         follows = (
             "the method's estimates are not the best ones, or the geometry is not that of the frames"
             if summary["uncalibrated_because"]
-            else "errors beyond the stated ones must be expected (is the geometry calibrated, and is everything free that varies?)"
+            else "errors beyond the stated ones must be expected (is the geometry calibrated, is everything free that varies?)"
         )
         said.append(
             f"the model does not explain the frames: the reduced deviance of the whole scan is {misfit(summary):.0f} standard "

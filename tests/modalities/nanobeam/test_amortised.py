@@ -76,7 +76,7 @@ def test_without_steps_the_map_is_the_networks_and_says_where_it_has_not_been(re
     result = alone.fit(frames)
     for name in ("strain", "omega", "chi"):
         error = np.abs(result[name] - truth[name].values)
-        assert 0.3 < np.median(error / result[f"{name}_std"]) / 0.6745 < 2, name  # four short epochs: roughly calibrated
+        assert 0.2 < np.median(error / result[f"{name}_std"]) / 0.6745 < 2, name  # four short epochs: roughly calibrated
     assert (result["flag"] & UNSEEN > 0).mean() < 0.05
     outside = alone.fit(batch_of(phantom.uniform(published(), shape=(100,), peak=7.0, seed=5)))
     assert (outside["flag"] & UNSEEN > 0).mean() > 0.8
@@ -117,3 +117,12 @@ def test_a_bad_option_is_named(name, value):
 def test_without_a_model_it_says_how_to_get_one():
     with pytest.raises(InputError, match="braggscope train --method amortised"):
         Amortised(published()).fit(Batch(np.arange(2), np.ones((2, 64, 64), np.float32)))
+
+
+def test_saturated_reports_are_left_out(reports):
+    geometry = published().replace(saturation=600.0)
+    scan = phantom.uniform(geometry, shape=(60,), peak=900.0, seed=2)
+    model = dataclasses.replace(reports[-1].estimator.model, geometry=geometry.to_mapping())
+    ours, full = Amortised.from_model(model, geometry, {}).fit(batch_of(scan)), Likelihood(geometry).fit(batch_of(scan))
+    for name in ("strain", "omega", "chi"):
+        assert np.nanmax(np.abs((ours[name] - full[name]) / full[f"{name}_std"])) < 0.3, name

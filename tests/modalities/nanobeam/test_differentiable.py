@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from braggscope.modalities.nanobeam import compiled, phantom
+from braggscope.modalities.nanobeam import compiled, differentiable, phantom
 from braggscope.modalities.nanobeam.differentiable import profile, profiled_deviance, rendered
 from braggscope.modalities.nanobeam.geometry import published
 
@@ -61,9 +61,9 @@ def test_no_other_scale_and_background_fit_better(some):
         for step in (-0.05, 0.05):
             moved = found.copy()
             moved[:, i] += step
-            other = compiled.goodness(made, frames, None, moved, 5)["goodness"][:, 0]
+            other = compiled.described_at(made, frames, None, moved, 5)["goodness"][:, 0]
             assert (other > best - 1e-3).all()
-    assert np.allclose(compiled.goodness(made, frames, None, found, 5)["goodness"][:, 0], best, rtol=1e-5)
+    assert np.allclose(compiled.described_at(made, frames, None, found, 5)["goodness"][:, 0], best, rtol=1e-5)
 
 
 def test_masked_counts_do_not_matter(some):
@@ -82,3 +82,23 @@ def test_a_frame_without_light_gives_numbers(some):
     dark = parameters.copy()
     dark[:, 2] = 0.1  # radians: the ring is far off the frame
     assert all(np.isfinite(x).all() for x in profile(made, counts, dark))
+
+
+@pytest.mark.parametrize("limits", [{"threshold": 2.0}, {"threshold": 2.0, "saturation": 7.0}])
+def test_thresholded_and_clipped_counts_are_taken_for_what_they_are(limits):
+    """The profiled deviance has its minimum where the likelihood fit ends, and its gradient is that of finite differences."""
+    geometry = published().replace(**limits)
+    scan = phantom.uniform(geometry, shape=(60,), peak=7.0, seed=4)
+    made, frames = compiled.tables(geometry, (64, 64)), scan.frames(np.arange(60))
+    counts, fitted = compiled.transposed(frames, None), compiled.fit(compiled.tables(geometry, (64, 64)), frames, None, 5, 117.0)
+    best, found, gradient = profile(made, counts, fitted["parameters"])
+    std = np.sqrt(np.einsum("fii->fi", fitted["covariance"]))[:, :5]
+    assert np.abs((found - fitted["parameters"])[:, :5] / std).max() < 0.05
+    assert np.allclose(best, fitted["goodness"][:, 0], rtol=1e-4)
+    assert np.abs(gradient[:, :3] * std[:, :3]).max() < 0.1  # of the deviance per standard deviation
+    off = fitted["parameters"] + [3e-4, 1e-5, 2e-5, 0.1, 0.1, 0]
+    for i in range(3):
+        numeric = difference(lambda p: profile(made, counts, p)[0], off, i)
+        assert np.abs(profile(made, counts, off)[2][:, i] - numeric).max() <= 2e-3 * np.abs(numeric).max()
+    start = differentiable.with_nuisance(made, counts, fitted["parameters"][:, [0, 1, 2, 5]])
+    assert np.abs((start - fitted["parameters"])[:, :5] / std).max() < 0.05

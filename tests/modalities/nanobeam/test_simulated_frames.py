@@ -41,10 +41,15 @@ def test_the_frames_fill_their_ranges():
     peak = np.exp(drawn.parameters[:, 3])
     assert peak.min() >= 2 and peak.max() <= 20 and 5.5 < np.exp(np.log(peak).mean()) < 7.5
     # the deviance of counts at their truth is what Poisson counts have
-    known = compiled.goodness(population().made, drawn.images(), None, drawn.parameters, 5)["goodness"]
+    known = compiled.described_at(population().made, drawn.images(), None, drawn.parameters, 5)["goodness"]
     assert abs((drawn.deviance.sum() - (known[:, 1] + 3).sum()) / np.sqrt(known[:, 2].sum())) < 5
 
 
 def test_a_threshold_and_a_saturation_are_seen_through():
     counts = population(threshold=2.0, saturation=7.0).draw(50, 1).counts
     assert set(np.unique(counts)) == {0, 2, 3, 4, 5, 6, 7}
+
+
+def test_no_count_is_beyond_belief():
+    """In single precision the probabilities of a mean such as 3.3 add up to less than the largest random number."""
+    assert poisson(np.full((600, 64, 64), 3.3, np.float32), 3).max() < 25

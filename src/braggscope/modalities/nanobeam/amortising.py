@@ -2,8 +2,9 @@
 
 Frames are drawn from the forward model, other ones all the time; frames of a scan may be mixed in. The loss is the Poisson
 deviance of the frame at the network's estimate, scale and background at their best (differentiable.py), over that at the truth:
-near its minimum that is the square of the error in units of the Cramer-Rao bound, whatever the dose. Far from it the deviance
-has no slope to follow, so that the training begins with the squared error itself in units of a typical bound, and goes over.
+near its minimum, but for a constant, the square of the distance to the likelihood estimate in units of the Cramer-Rao bound,
+whatever the dose. Far from it the deviance has no slope to follow, so that the training begins with the squared error itself in
+units of a typical bound, and goes over.
 The standard deviations are those of a normal distribution of the truth about the estimate, by its likelihood; for frames of
 a scan, whose truth nobody knows, the likelihood estimate stands in for it and they are not asked.
 """
@@ -11,7 +12,7 @@ a scan, whose truth nobody knows, the likelihood estimate stands in for it and t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -53,9 +54,12 @@ class Epoch:
         return self.count
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return ahead(self._made(i) for i in range(self.count))
+        return ahead(self[i] for i in range(self.count))
 
-    def _made(self, number: int) -> dict[str, Any]:
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """One of the batches: several processes make only their own."""
+        if not 0 <= number < self.count:
+            raise IndexError(number)
         from_scans = 0 if self.scans is None else int(SCAN_SHARE * self.batch)
         frames = self.population.draw(self.batch - from_scans, *self.seed, number)
         known = np.ones(len(frames))
@@ -88,11 +92,6 @@ class Learning:
     population: Population
 
     @cached_property
-    def plain(self) -> bool:
-        """Whether counts are plain Poisson counts; otherwise the deviance is not of use and the squared error stays."""
-        return self.population.made.threshold < 2 and self.population.made.saturation == 0
-
-    @cached_property
     def units(self) -> Tensor:
         """Half the ranges, radians."""
         return torch.from_numpy(np.array(self.population.units) * IN_RADIANS)
@@ -103,14 +102,14 @@ class Learning:
         p = np.array([[0, 0, 0, np.log(TYPICAL_PEAK), np.log(0.01 * TYPICAL_PEAK), np.log(self.population.thickness)]])
         made = self.population.made
         frame = compiled.expected(made, self.population.frame_shape, p)
-        covariance = compiled.goodness(made, frame, None, p, SOME_FREE)["covariance"][0]
+        covariance = compiled.described_at(made, frame, None, p, SOME_FREE)["covariance"][0]
         return torch.from_numpy(np.sqrt(np.diag(covariance)[:3])) / self.units
 
     def loss(self, network: torch.nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What is minimised, and its parts."""
         estimate, log_std, coarse = (x.double().cpu() for x in network(batch["images"]))
         truth = torch.from_numpy(batch["parameters"])
-        share = float(batch["share"]) if self.plain else 1.0
+        share = float(batch["share"])
         scale = self.typical * torch.sqrt(TYPICAL_PEAK / truth[:, 3:4].exp())
         target = truth[:, :3] / self.units
         total = torch.zeros((), dtype=torch.float64)
@@ -189,8 +188,3 @@ def frames_of(sources: Sequence[Source], population: Population, thickness: floa
 def digest(frames: Frames) -> str:
     """A hash of the frames."""
     return hashlib.sha256(np.ascontiguousarray(frames.counts).tobytes()).hexdigest()
-
-
-def schedule(warm_up: float = 0.02) -> Callable[[float], float]:
-    """Factor of the learning rate: a short rise, then half a cosine down to nothing."""
-    return lambda progress: min(1.0, progress / warm_up) * 0.5 * (1 + np.cos(np.pi * progress)) + 1e-3

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from braggscope.core.batch import Batch
 from braggscope.infer.runtime import in_threads
 
 from . import kernels
@@ -107,6 +108,15 @@ def packed(values: Mapping[str, np.ndarray]) -> np.ndarray:
     return columns
 
 
+def without_saturated(geometry: NanobeamGeometry, batch: Batch) -> Batch:
+    """The batch without the reports at a saturation that is too high to be taken for "that or more" (MOST_CENSORED)."""
+    top = geometry.saturation
+    if top < MOST_CENSORED or not (batch.frames >= top).any():
+        return batch
+    good = batch.frames < top
+    return replace(batch, mask=good if batch.mask is None else good & batch.mask)
+
+
 def transposed(frames: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """Counts as the kernels take them: float32, shape (frame, column, row), -1 where they may not be used."""
     counts = frames.transpose(0, 2, 1).astype(np.float32, order="C")
@@ -160,7 +170,7 @@ def fit(
     return results
 
 
-def goodness(
+def described_at(
     made: Tables, frames: np.ndarray, mask: np.ndarray | None, parameters: np.ndarray, free: int
 ) -> dict[str, np.ndarray]:
     """What `fit` says of given estimates, shape (frame, 6), none of which is moved; all frames count as converged."""

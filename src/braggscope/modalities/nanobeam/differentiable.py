@@ -21,12 +21,17 @@ from torch import Tensor
 from braggscope.infer.runtime import in_threads
 
 from . import kernels
-from .columns import exact, fast, fringe, spline, transmission
+from .columns import IMPOSSIBLE, censored, exact, fast, fringe, spline, transmission
 from .compiled import Tables, expected
 
 NUISANCE_STEPS = 8  # Fisher steps of (scale, background) at most; two or three do
-NUISANCE_TOLERANCE = 1e-3  # of a step over its standard deviation
+NUISANCE_TOLERANCE = 1e-3  # of the square of a step over its standard deviation
 LEAST = 1e-6  # counts; scale and background stay above it
+
+
+def _optics(made: Tables) -> tuple[np.ndarray, ...]:
+    """The arguments that all kernels here take, in their order."""
+    return made.optics, made.columns, made.spread, made.weights, made.table, made.grid
 
 
 def rendered(made: Tables, frame_shape: tuple[int, int], parameters: Tensor) -> Tensor:
@@ -36,6 +41,8 @@ def rendered(made: Tables, frame_shape: tuple[int, int], parameters: Tensor) -> 
 
 def profiled_deviance(made: Tables, counts: np.ndarray, parameters: Tensor) -> Tensor:
     """Poisson deviance of each frame, scale and background at their best, shape (frame,), float64.
+
+    Counts below the geometry's threshold and reports at its saturation are taken for what they are, as in `likelihood`.
 
     counts: As `compiled.transposed` gives them.
     parameters: Shape (frame, 6), float64; scale and background in it are where their search starts.
@@ -57,17 +64,7 @@ class _Rendered(torch.autograd.Function):
         values, made, result = parameters.detach().numpy(), ctx.made, np.zeros(parameters.shape)
 
         def some(a, b):
-            pull_back(
-                weights[a:b],
-                values[a:b],
-                made.optics,
-                made.columns,
-                made.spread,
-                made.weights,
-                made.table,
-                made.grid,
-                result[a:b],
-            )
+            pull_back(weights[a:b], values[a:b], *_optics(made), result[a:b])
 
         in_threads(some, len(values), smallest=16)
         return None, None, torch.from_numpy(result)
@@ -91,18 +88,7 @@ def profile(made: Tables, counts: np.ndarray, parameters: np.ndarray) -> tuple[n
     deviance, found, gradient = np.zeros(len(counts)), parameters.copy(), np.zeros(parameters.shape)
 
     def some(a, b):
-        profile_frames(
-            counts[a:b],
-            found[a:b],
-            made.optics,
-            made.columns,
-            made.spread,
-            made.weights,
-            made.table,
-            made.grid,
-            gradient[a:b],
-            deviance[a:b],
-        )
+        profile_frames(counts[a:b], found[a:b], *_optics(made), made.threshold, made.saturation, gradient[a:b], deviance[a:b])
 
     in_threads(some, len(counts), smallest=16)
     return deviance, found, gradient
@@ -118,16 +104,7 @@ def with_nuisance(made: Tables, counts: np.ndarray, found: np.ndarray) -> np.nda
     def some(a, b):
         kernels.start_frames(counts[a:b], made.light, made.optics, 1.0, parameters[a:b])
         parameters[a:b, : kernels.SCALE], parameters[a:b, kernels.THICKNESS] = found[a:b, : kernels.SCALE], found[a:b, -1]
-        nuisance_frames(
-            counts[a:b],
-            parameters[a:b],
-            made.optics,
-            made.columns,
-            made.spread,
-            made.weights,
-            made.table,
-            made.grid,
-        )
+        nuisance_frames(counts[a:b], parameters[a:b], *_optics(made), made.threshold, made.saturation)
 
     in_threads(some, len(counts), smallest=16)
     return parameters
@@ -234,13 +211,57 @@ def _slope(counts, shape, scale, background, slope):
 
 
 @exact
-def _fit_nuisance(counts, image, p):
+def _nuisance_censored(counts, shape, scale, background, threshold, saturation):
+    """As `_nuisance`, for counts with a threshold or a saturation (columns.censored)."""
+    s0 = s1 = a = b = d = 0.0
+    for r in range(len(counts)):
+        if counts[r] < 0:
+            continue
+        mean = scale * shape[r] + background
+        _, low, _, high, w = censored(mean, threshold, saturation)
+        slope = low if counts[r] < threshold else high if 0 < saturation <= counts[r] else counts[r] / mean - 1
+        s0 += slope * shape[r]
+        s1 += slope
+        a += w * shape[r] * shape[r]
+        b += w * shape[r]
+        d += w
+    return s0, s1, a, b, d
+
+
+@exact
+def _slope_censored(counts, shape, scale, background, threshold, saturation, slope):
+    """As `_slope`, for counts with a threshold or a saturation."""
+    total = 0.0
+    for r in range(len(counts)):
+        n = counts[r]
+        slope[r] = 0
+        if n < 0:
+            continue
+        mean = scale * shape[r] + background
+        below, low, above, high, _ = censored(mean, threshold, saturation)
+        if n < threshold:
+            slope[r] = low
+            total -= math.log(below)
+        elif 0 < saturation <= n:
+            slope[r] = high
+            total -= math.log(max(above, IMPOSSIBLE))
+        else:
+            slope[r] = n / mean - 1
+            total += mean - n + (n * math.log(n / mean) if n > 0 else 0.0)
+    return 2 * total
+
+
+@exact
+def _fit_nuisance(counts, image, p, threshold, saturation):
     """Scale and background that fit a frame best at an image of transmission x fringe; they are put into p as well."""
     scale, background = math.exp(p[kernels.SCALE]), math.exp(p[kernels.BACKGROUND])
     for _ in range(NUISANCE_STEPS):
         s0 = s1 = a = b = d = 0.0
         for c in range(len(counts)):
-            t0, t1, ta, tb, td = _nuisance(counts[c], image[c], scale, background)
+            if threshold < 2 and saturation == 0:
+                t0, t1, ta, tb, td = _nuisance(counts[c], image[c], scale, background)
+            else:
+                t0, t1, ta, tb, td = _nuisance_censored(counts[c], image[c], scale, background, threshold, saturation)
             s0 += t0
             s1 += t1
             a += ta
@@ -257,7 +278,7 @@ def _fit_nuisance(counts, image, p):
 
 
 @exact
-def nuisance_frames(counts, parameters, optics, columns, spread, weights, table, grid):
+def nuisance_frames(counts, parameters, optics, columns, spread, weights, table, grid, threshold, saturation):
     """Put the scale and background that fit best into `parameters`; arguments as in kernels.fit_frames."""
     shape = counts.shape[1:]
     value, by_u, by_v = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
@@ -266,11 +287,13 @@ def nuisance_frames(counts, parameters, optics, columns, spread, weights, table,
         _image(parameters[i], optics, columns, spread, weights, table, grid, value, by_u, by_v, shade, places)
         for c in range(shape[0]):
             value[c] *= np.float32(shade[c, 0])
-        _fit_nuisance(counts[i], value, parameters[i])
+        _fit_nuisance(counts[i], value, parameters[i], threshold, saturation)
 
 
 @exact
-def profile_frames(counts, parameters, optics, columns, spread, weights, table, grid, gradient, deviance):
+def profile_frames(
+    counts, parameters, optics, columns, spread, weights, table, grid, threshold, saturation, gradient, deviance
+):  # fmt: skip
     """Deviance of frames at their best scale and background, which are put into `parameters`, and its gradient by the others.
 
     counts: float32, shape (frame, column, row); below zero: not used.
@@ -286,11 +309,14 @@ def profile_frames(counts, parameters, optics, columns, spread, weights, table, 
         _image(p, optics, columns, spread, weights, table, grid, value, by_u, by_v, shade, places)
         for c in range(shape[0]):
             image[c] = value[c] * np.float32(shade[c, 0])
-        scale, background = _fit_nuisance(counts[i], image, p)
+        scale, background = _fit_nuisance(counts[i], image, p, threshold, saturation)
         deviance[i] = 0
         gradient[i] = 0
         for c in range(shape[0]):
-            deviance[i] += _slope(counts[i, c], image[c], scale, background, slope)
+            if threshold < 2 and saturation == 0:
+                deviance[i] += _slope(counts[i, c], image[c], scale, background, slope)
+            else:
+                deviance[i] += _slope_censored(counts[i, c], image[c], scale, background, threshold, saturation, slope)
             s = _weighted(slope, by_u[c], by_v[c], value[c])
             _gather(gradient[i], s, scale, background, shade[c], places, optics[3])
         gradient[i] *= -2

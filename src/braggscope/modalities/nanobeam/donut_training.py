@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from braggscope.core.learned import Training
 from braggscope.core.source import Source
+from braggscope.infer.schedules import one_cycle
 from braggscope.infer.train import Task
 
 from .compiled import tables
@@ -45,8 +46,6 @@ class Prepared:
 
 def prepared(method: DonutMethod, sources: Sequence[Source], training: Training) -> Prepared:
     """Frames, network and losses of a training."""
-    from .estimators.donut import one_cycle
-
     plan, counts = method.plan(), pooled(sources, method.frames)
     frame_shape = (counts.shape[1], counts.shape[2])
     order = np.random.default_rng((training.seed, 9)).permutation(len(counts))

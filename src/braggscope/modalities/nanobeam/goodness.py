@@ -45,11 +45,20 @@ def goodness(made: Tables, frames: np.ndarray, mask: np.ndarray | None, found: M
 def goodness_frames(
     counts, parameters, optics, columns, spread, weights, table, grid, threshold, saturation, moments, result
 ):  # fmt: skip
-    """Deviance, its expectation, its variance and the light of frames, into result (frame, 4); see kernels.fit_frames."""
-    n = kernels.PARAMETERS
+    """Deviance, its expectation, its variance and the light of frames, into result (frame, 4); see kernels.fit_frames.
+
+    Scale and background are fitted: that takes two units of deviance, and what varies together with their score.
+    """
+    n, scale, background = kernels.PARAMETERS, kernels.SCALE, kernels.BACKGROUND
     gradient, matrix, shared = np.zeros(n), np.zeros((n, n)), np.zeros(n)
     for i in range(len(counts)):
         kernels._one_pass(
             counts[i], parameters[i], optics, columns, spread, weights, table, grid, threshold, saturation, moments,
             gradient, matrix, result[i], shared,
         )  # fmt: skip
+        a, b, d = matrix[scale, scale], matrix[scale, background], matrix[background, background]
+        determinant = a * d - b * b
+        if determinant > 1e-12 * a * d:
+            s, t = shared[scale], shared[background]
+            result[i, 1] -= 2
+            result[i, 2] -= (d * s * s - 2 * b * s * t + a * t * t) / determinant

@@ -1,7 +1,8 @@
 """What the network methods of this modality share: frames through a network, and whether its answer can be believed.
 
 A network answers any frame. So every answer is put into the closed form, with the scale and background that fit best, and the
-frame is flagged where the deviance is worse than counting explains and than frames of the training gave (`misfit`), where the
+frame is flagged where the deviance is worse than counting explains and than frames of the training gave (`misfit`; a network
+that is far off on these too is flagged all the same), where the
 scale is outside what the network was trained on (`other_dose`), and where a parameter is (`outside_range`). Counts that may not
 be used (dead, saturated) enter the network as 0, which it was not trained for: `masked_counts`.
 """
@@ -42,6 +43,7 @@ NOTHING = 30  # counts above background; with fewer there is nothing to say
 SIGMA = 4.5  # of the deviance
 DOSE = 1.5  # factor by which the scale may be outside what was trained on
 BEYOND = 1.1  # factor by which a parameter may be
+USUAL = 1.3  # reduced deviance at most that a network may call usual; one that is worse on its own frames is flagged there too
 JUDGED = 1024  # frames at most from which a training learns what deviance and scale are usual
 
 
@@ -94,6 +96,9 @@ class Networked(Learned, WithDeviance):
 
     def fit(self, batch: Batch) -> dict[str, np.ndarray]:
         """The network's answers, NaN where a frame has no light, and what they are worth."""
+        from .compiled import without_saturated
+
+        batch = without_saturated(self.geometry, batch)
         counts = np.where(batch.mask, batch.frames, 0) if batch.mask is not None else batch.frames
         values = self.estimated(np.ascontiguousarray(counts, np.float32))
         return self.judged(batch, values)
@@ -194,7 +199,7 @@ class Networked(Learned, WithDeviance):
         known: dict[str, Any] = {}
         if good.any():
             reduced, scale = values["reduced_deviance"][good], values["scale"][good]
-            known["deviance_limit"] = float(max(reduced.mean() + SIGMA * reduced.std(), 1.0))
+            known["deviance_limit"] = float(np.clip(reduced.mean() + SIGMA * reduced.std(), 1.0, USUAL))
             known["scale_range"] = [float(x) for x in np.quantile(scale, [0.01, 0.99])]
         model = dataclasses.replace(self._model, facts={**self._model.facts, **known})
         return dataclasses.replace(self, model=model)

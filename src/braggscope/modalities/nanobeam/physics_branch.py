@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ def usual(geometry: NanobeamGeometry, frame_shape: tuple[int, int]) -> tuple[np.
     return frames.sum((1, 2), dtype=np.float64), result[:, 1]
 
 
-@cache
+@lru_cache(maxsize=4)
 def _forward(branch: PhysicsBranch, blur: float, device: torch.device) -> NanobeamForward:
     wide = _blurred_pupil(branch.geometry, blur) if blur else None
     return NanobeamForward(branch.geometry, branch.frame_shape, pupil_table=wide).to(device=device, dtype=torch.float32)

@@ -102,7 +102,7 @@ def poisson(mean: np.ndarray, seed: int) -> np.ndarray:
 def _poisson(mean, generator, counts):
     """By inversion: the smallest n with P(N <= n) above a uniform number."""
     for i in range(mean.size):
-        m = mean[i]
+        m = float(mean[i])  # in float32 the probabilities would not add up to 1, and the search would run to its end
         if m > NORMAL_FROM:
             counts[i] = generator.poisson(m)
             continue

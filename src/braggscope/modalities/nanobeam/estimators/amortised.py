@@ -18,8 +18,8 @@ import numpy as np
 
 from braggscope.core.batch import Batch
 from braggscope.core.errors import InputError
-from braggscope.core.estimator import option
-from braggscope.core.learned import Report, Training
+from braggscope.core.estimator import check_ranges, option
+from braggscope.core.learned import Report, Training, ending
 from braggscope.core.maps import Quantity
 from braggscope.core.model import Model
 from braggscope.core.source import Source
@@ -51,7 +51,7 @@ class Amortised(Networked):
     ignores: ClassVar[tuple[str, ...]] = ("background",)
     flags: ClassVar[Mapping[int, str]] = {**Likelihood.flags, UNSEEN: "outside_range", OTHER_DOSE: "other_dose"}
 
-    steps: int = option(1, "Fisher steps after the network's estimate; 0: the network's own estimate and standard deviation")
+    steps: int = option(1, "Fisher steps after the network's estimate, one or two; 0: its own estimate and standard deviation")
     strain_range: float = option(5e-3, "trained from minus to plus this strain", unit="1", stage="training")
     omega_range: float = option(0.05, "trained from minus to plus this tilt", unit="deg", stage="training")
     chi_range: float = option(0.1, "trained from minus to plus this tilt", unit="deg", stage="training")
@@ -66,14 +66,13 @@ class Amortised(Networked):
     learning_rate: float = option(2e-3, "highest learning rate", stage="training")
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("steps", 0, 20), ("strain_range", 1e-5, 0.01), ("omega_range", 1e-4, 0.12), ("chi_range", 1e-4, 0.25),
-            ("lowest_peak", 0.01, 1e6), ("highest_peak", self.lowest_peak, 1e6), ("width", 8, 2048), ("epochs", 1, 100_000),
-            ("rows", 8, 4096), ("columns", 8, 4096),
-            ("frames", self.batch, 10**9), ("batch", 2, 65536), ("learning_rate", 1e-7, 1.0),
-        ):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"option {name} must be between {low:g} and {high:g}, got {getattr(self, name):g}")
+        ranges = {
+            "steps": (0, 20), "strain_range": (1e-5, 0.01), "omega_range": (1e-4, 0.12), "chi_range": (1e-4, 0.25),
+            "lowest_peak": (0.01, 1e6), "highest_peak": (self.lowest_peak, 1e6), "width": (8, 2048), "epochs": (1, 100_000),
+            "rows": (8, 4096), "columns": (8, 4096), "batch": (2, 65536), "frames": (self.batch, 10**9),
+            "learning_rate": (1e-7, 1.0),
+        }  # fmt: skip
+        check_ranges(self, ranges)
 
     def quantities(self) -> tuple[Quantity, ...]:
         every = Likelihood(self.geometry).quantities()
@@ -97,6 +96,7 @@ class Amortised(Networked):
 
         from braggscope.infer.network import state_arrays
         from braggscope.infer.runtime import single_threaded_torch
+        from braggscope.infer.schedules import one_cycle
         from braggscope.infer.train import Task, train
 
         from .. import amortising
@@ -105,8 +105,9 @@ class Amortised(Networked):
         population = self._population(shape)
         learning = amortising.Learning(population)
         scans = amortising.frames_of(sources, population, self.geometry.thickness_a)
-        torch.manual_seed(training.seed)
-        network = self.network(shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            network = self.network(shape)
         count = self.frames // self.batch
         validation = learning.validation(training.seed, self.batch, self.frames)
 
@@ -123,35 +124,28 @@ class Amortised(Networked):
             optimiser=lambda net: torch.optim.AdamW(
                 net.parameters(), lr=self.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99)
             ),
-            schedule=amortising.schedule(),
+            schedule=lambda progress: one_cycle(progress, warming=0.03),
             epochs=self.epochs,
             clip=20.0,
             config={"method": self.name, "geometry": self.geometry.to_mapping(), "options": self.options(), "frame_shape": shape},
             data_hash="" if scans is None else amortising.digest(scans),
         )
-        held: Report | None = None
+
+        def finished(last: Report) -> Amortised:
+            known = {"frames_of_scans": 0 if scans is None else len(scans)}
+            geometry, options = self.geometry.to_mapping(), self.options()
+            return dataclasses.replace(
+                self, model=Model("nanobeam", self.name, geometry, shape, options, known, {}, state_arrays(network))
+            )
+
         with single_threaded_torch():  # the layers are small, and the other cores draw frames
-            for report in train(task, training):
-                if held is not None:
-                    yield held
-                held = report
-        assert held is not None
-        model = Model(
-            modality="nanobeam",
-            method=self.name,
-            geometry=self.geometry.to_mapping(),
-            frame_shape=shape,
-            options=self.options(),
-            facts={"frames_of_scans": 0 if scans is None else len(scans)},
-            provenance={},
-            weights=state_arrays(network),
-        )
-        yield dataclasses.replace(held, estimator=dataclasses.replace(self, model=model))
+            yield from ending(train(task, training), finished)
 
     def fit(self, batch: Batch) -> dict[str, np.ndarray]:
         """Estimates, standard deviations, deviance and flags, as those of `likelihood`."""
         from .. import compiled, differentiable
 
+        batch = compiled.without_saturated(self.geometry, batch)
         made = compiled.tables(self.geometry, (batch.frames.shape[1], batch.frames.shape[2]))
         counts = batch.frames if batch.mask is None else np.where(batch.mask, batch.frames, 0)
         values = self.estimated(np.ascontiguousarray(counts, np.float32))
@@ -162,7 +156,7 @@ class Amortised(Networked):
         if self.steps:
             fitted = compiled.fit(made, batch.frames, batch.mask, FREE, self.geometry.thickness_a, start=start, steps=self.steps)
             return describe(fitted, batch)
-        result = describe(compiled.goodness(made, batch.frames, batch.mask, start, FREE), batch)
+        result = describe(compiled.described_at(made, batch.frames, batch.mask, start, FREE), batch)
         result |= {name: np.where(np.isfinite(result["strain"]), value, np.nan) for name, value in values.items()}
         dose = np.exp(start[:, 3])
         other = (dose < self.lowest_peak / DOSE) | (dose > self.highest_peak * DOSE)

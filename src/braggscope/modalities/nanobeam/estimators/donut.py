@@ -19,8 +19,6 @@ reported. It is no standard deviation: it says nothing of the noise of the frame
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,8 +27,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from braggscope.core.errors import InputError
-from braggscope.core.estimator import option
-from braggscope.core.learned import Report, Training
+from braggscope.core.estimator import check_ranges, option
+from braggscope.core.learned import Report, Training, ending
 from braggscope.core.maps import Quantity
 from braggscope.core.source import Source
 
@@ -100,8 +98,14 @@ class DonutMethod(Networked):
     def __post_init__(self) -> None:
         if self.parameters not in (3, 4):
             raise InputError(f"option parameters must be 3 or 4, got {self.parameters}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"option dropout must be at least 0 and less than 1, got {self.dropout:g}")
+        ranges = {
+            "dropout": (0, 0.99), "warming": (0, 1), "peak": (0, 1e6), "decoder_weight": (-1, 1e6), "physics_weight": (-1, 1e6),
+            "epochs": (0, 100_000), "batch": (0, 65536), "rate": (0, 1), "decoder_rate": (0, 1), "frames": (0, 10**9),
+            "thickness_half": (-5000, 5000), "thickness_middle": (10, 5000),
+        }  # fmt: skip
+        check_ranges(self, ranges)
+        if self.batch == 1:
+            raise InputError("option batch must be 0 or at least 2, got 1")
         if self.size == "compact" and self.dropout > 0:
             raise InputError(f"option dropout must be 0 with size=compact, which has no dropout, got {self.dropout:g}")
         if self.passes < 0 or self.passes == 1:
@@ -169,17 +173,15 @@ class DonutMethod(Networked):
         for source in sources:
             check_frame(self.geometry, source.frame_shape)
         made = prepared(self, sources, training)
-        for report in train(made.task, training):
-            if report.epoch < report.epochs and not report.stopped:
-                yield report
-                continue
-            provenance = training_provenance(sources, training, made.task.data_hash, report.epoch, recipe=self.recipe)
+
+        def finished(last: Report) -> DonutMethod:
             shape = (made.counts.shape[1], made.counts.shape[2])
+            provenance = training_provenance(sources, training, made.task.data_hash, last.epoch, recipe=self.recipe)
             apart = made.counts[made.validation[:JUDGED]]
-            encoder = made.network.without_decoder()
             facts = {"peak": made.peak, "frames": len(made.counts)}
-            trained = self.with_network(encoder, shape, np.maximum(apart, 0), provenance, **facts)
-            yield dataclasses.replace(report, estimator=trained)
+            return self.with_network(made.network.without_decoder(), shape, np.maximum(apart, 0), provenance, **facts)
+
+        yield from ending(train(made.task, training), finished)
 
     def plan(self) -> dict[str, Any]:
         """The recipe, with what options say instead."""
@@ -197,10 +199,3 @@ class DonutMethod(Networked):
     @property
     def _thickness(self) -> tuple[float, float]:
         return self.thickness_middle, self.thickness_half
-
-
-def one_cycle(progress: float, warming: float = 0.15, start: float = 0.05, end: float = 1e-3) -> float:
-    """Share of the largest learning rate: up along a cosine, then down (Smith & Topin 2018)."""
-    if progress < warming:
-        return start + (1 - start) * (1 - math.cos(math.pi * progress / warming)) / 2
-    return end + (1 - end) * (1 + math.cos(math.pi * (progress - warming) / (1 - warming))) / 2

@@ -13,7 +13,7 @@ whole scan, in the attributes, small misfits show that no frame alone would.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -69,22 +69,14 @@ class Likelihood(WithDeviance):
 
     def fit(self, batch: Batch) -> dict[str, np.ndarray]:
         """Estimates, standard deviations, deviance and flags; NaN where a fit did not converge or has nothing to fit."""
-        batch = self._without_saturated(batch)
+        from ..compiled import without_saturated
+
+        batch = without_saturated(self.geometry, batch)
         return self.described(self._fitted(batch), batch)
 
     @property
     def _free(self) -> int:
         return 6 if self.thickness == "free" else 5
-
-    def _without_saturated(self, batch: Batch) -> Batch:
-        """Leave out reports at a saturation that is too high to be taken for "that or more"."""
-        from ..compiled import MOST_CENSORED
-
-        top = self.geometry.saturation
-        if top < MOST_CENSORED or not (batch.frames >= top).any():
-            return batch
-        good = batch.frames < top
-        return replace(batch, mask=good if batch.mask is None else good & batch.mask)
 
     def _fitted(self, batch: Batch) -> dict[str, np.ndarray]:
         """Parameters, covariance, goodness and state of each frame, as in kernels.fit_frames."""
