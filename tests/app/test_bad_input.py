@@ -141,7 +141,7 @@ def test_a_damaged_picture_is_told_in_one_sentence(program, tmp_path):
         (["--roi", "0:9,0:4"], "roi must lie inside the frame of 5 rows x 4 columns"),
         (["--binning", "9"], "binning must be between 1 and the frame's 4 pixels, got 9"),
         (["--option", "pause"], "--option must be NAME=VALUE, got 'pause'"),
-        (["--option", "pause=long"], "option pause must be a float like 0.0, got 'long'"),
+        (["--option", "pause=long"], "option pause must be a number, like 0.0, got 'long'"),
         (["--option", "pause=1", "--option", "pause=2"], "--option pause is given twice"),
         (["--saturation", "-4"], "--saturation must be a positive count, got -4"),
         (["--device", "cuda"], "method 'mean' runs on cpu, got device 'cuda'"),

@@ -134,9 +134,20 @@ def test_options_at_the_wrong_time(refused, scan_file, model, tmp_path):
     assert "option epochs was decided when the model was trained (it is 1)" in sentence
     sentence = refused("train", scan, *TRAIN, "-o", tmp_path / "x.safetensors", "--option", "add=3")
     assert "option add is one of mapping, not of training; give it to `braggscope map`" in sentence
-    assert "has no option 'epoch'; it has: epochs" in refused(
-        "train", scan, *TRAIN, "-o", tmp_path / "x.safetensors", "--option", "epoch=3"
-    )
+
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [
+        (("train", "-o", "x.safetensors", *TRAIN), "for training it has: epochs, pause, breaks, simulated\n"),
+        (("map", "-o", "x.h5", "--method", "m.safetensors"), "for mapping it has: add\n"),
+        (("map", "-o", "x.h5", *TRAIN), "it has: epochs, pause, breaks, simulated, add\n"),  # which trains before it maps
+    ],
+)
+def test_options_that_are_not_there(refused, scan_file, model, tmp_path, monkeypatch, words, there):
+    monkeypatch.chdir(tmp_path)
+    assert refused(*words, scan_file(), "--option", "epoch=3").endswith(f"method 'network' has no option 'epoch'; {there}")
 
 
 def test_outputs_that_will_not_do(refused, scan_file, model, tmp_path):

@@ -85,7 +85,7 @@ def test_options_are_read_from_words(given, values):
     ("given", "words"),
     [
         ({"leest": 3}, "no option 'leest'; it has: least, mode, limit, count"),
-        ({"least": "much"}, "least must be a float like 0.0, got 'much'"),
+        ({"least": "much"}, "least must be a number, like 0.0, got 'much'"),
         ({"count": "2.5"}, "count must be a int like 3, got '2.5'"),
         ({"count": "inf"}, "count must be a int like 3, got 'inf'"),
         ({"mode": "middle"}, "mode must be one of first, last, got 'middle'"),

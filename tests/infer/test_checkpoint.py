@@ -31,7 +31,6 @@ def example(**changes):
             "param_groups": [{"betas": (0.9, 0.99)}],
         },
         "history": [{"epoch": 1, "train": {"loss": 0.1 + 0.2}, "best": True}],
-        "stopped": "no better",
     }
     return Checkpoint(**{**values, **changes})
 
@@ -54,7 +53,7 @@ def test_everything_comes_back(tmp_path):
     found, expected = load_checkpoint(tmp_path / "new" / "folder"), example()
     assert_same(found.weights, expected.weights)
     assert_same(found.best, expected.best)
-    assert (found.identity, found.history, found.stopped) == (expected.identity, expected.history, expected.stopped)
+    assert (found.identity, found.history) == (expected.identity, expected.history)
 
 
 def test_what_an_optimiser_remembers_keeps_its_kinds(tmp_path):
@@ -115,7 +114,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 
     monkeypatch.setattr(BesideFile, "_write_all", full)
     with pytest.raises(OSError, match="No space left"):
-        written(tmp_path, stopped="later")
+        written(tmp_path, history=[])
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == before
 

@@ -93,6 +93,17 @@ def interrupted(folder, after, **changes):
     return reports
 
 
+def watched(measure=squares):
+    """Changes of a task, and the weights that they see at the end of each epoch."""
+    now, seen = [], {}
+
+    def validate(network, batch):
+        seen[now[-1]] = weights(network)
+        return measure(network, batch)
+
+    return {"batches": lambda epoch: now.append(epoch) or batches(epoch), "validate": validate}, seen
+
+
 def rows(folder):
     with (folder / "log.csv").open() as file:
         return list(csv.DictReader(file))
@@ -130,12 +141,8 @@ def test_validation_is_the_mean_over_frames_not_over_batches():
 
 
 def test_the_network_ends_with_its_best_weights_ready_for_use():
-    seen = {}
-    done = task(
-        epochs=8,
-        optimiser=lambda network: torch.optim.SGD(network.parameters(), lr=0.4),  # jumps about
-        after_epoch=lambda network, epoch: seen.update({epoch: weights(network)}),
-    )
+    watching, seen = watched()
+    done = task(epochs=8, optimiser=lambda network: torch.optim.SGD(network.parameters(), lr=0.4), **watching)  # jumps about
     running = train(done, Training(seed=1))
     reports = []
     for report in running:
@@ -161,7 +168,9 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, after):
     later = task(network=built(seed=99), schedule=schedule, clip=0.5)
     second = list(train(later, Training(tmp_path / "parts", resume=True)))
     for kind in ("epoch", "train", "validation", "best"):
-        assert [getattr(r, kind) for r in first + second] == [getattr(r, kind) for r in expected]
+        assert [getattr(r, kind) for r in first] == [getattr(r, kind) for r in expected[:after]]
+        assert [getattr(r, kind) for r in second] == [getattr(r, kind) for r in expected]
+    assert all(a.seconds < b.seconds for a, b in itertools.pairwise(second))
     assert_same(weights(later.network), weights(whole.network))
     assert stored(tmp_path / "parts") == stored(tmp_path / "whole")
 
@@ -204,12 +213,12 @@ def test_the_random_state_of_others_is_left_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_finished_training_gives_its_last_report_again(tmp_path):
+@pytest.mark.parametrize("epochs", [EPOCHS, 2])
+def test_a_finished_training_gives_its_reports_again(tmp_path, epochs):
     done = task()
-    *_, last = train(done, Training(tmp_path))
-    again = task(network=built(seed=99))
-    (report,) = train(again, Training(tmp_path, resume=True))
-    assert (report.epoch, report.validation, report.train) == (last.epoch, last.validation, last.train)
+    first = list(train(done, Training(tmp_path)))
+    again = task(network=built(seed=99), epochs=epochs)
+    assert list(train(again, Training(tmp_path, resume=True))) == first
     assert_same(weights(again.network), weights(done.network))
 
 
@@ -267,7 +276,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 def test_more_epochs_may_be_added_where_no_schedule_depends_on_them(tmp_path):
     list(train(task(epochs=2), Training(tmp_path / "parts")))
     reports = list(train(task(epochs=4), Training(tmp_path / "parts", resume=True)))
-    assert [r.epoch for r in reports] == [3, 4]
+    assert [(r.epoch, r.epochs) for r in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     list(train(task(epochs=4), Training(tmp_path / "whole")))
     assert stored(tmp_path / "parts") == stored(tmp_path / "whole")
 
@@ -280,28 +289,28 @@ def test_nothing_to_resume_from_is_said(tmp_path):
 
 
 def test_it_stops_when_it_gets_no_better(tmp_path):
-    level = iter([5.0, 4.0, 4.5, 4.0, 3.0])
-    measured = {"validation": lambda: [frames(2, 1)], "validate": lambda network, batch: {"loss": torch.tensor(next(level))}}
-    seen = {}
-    after = {"after_epoch": lambda network, epoch: seen.update({epoch: weights(network)})}
-    stopping = task(epochs=9, patience=2, **measured, **after)
-    reports = list(train(stopping, Training(tmp_path)))
+    level = iter([5.0, 4.0, 4.5, 4.0, 3.0, 3.5])
+    watching, seen = watched(lambda network, batch: {"loss": torch.tensor(next(level))})
+    watching["validation"] = lambda: [frames(2, 1)]
+    stopping = task(epochs=9, **watching)
+    reports = list(train(stopping, Training(tmp_path, patience=2)))
     assert [r.best for r in reports] == [True, True, False, False]
     assert [r.stopped for r in reports[:-1]] == ["", "", ""]
     assert reports[-1].stopped == "no better validation loss for 2 epochs; the weights of epoch 2 are kept"
     assert_same(weights(stopping.network), seen[2])
-    resumed = task(epochs=9, patience=2, network=built(seed=99))
-    (again,) = train(resumed, Training(tmp_path, resume=True))
-    assert (again.epoch, again.stopped) == (4, reports[-1].stopped)
+    resumed = task(epochs=9, network=built(seed=99))
+    assert list(train(resumed, Training(tmp_path, resume=True, patience=2))) == reports
     assert_same(weights(resumed.network), seen[2])
+    patient = list(train(task(epochs=6, **watching), Training(tmp_path, resume=True, patience=3)))
+    assert [r.stopped for r in patient] == [""] * 6
+    assert [r.best for r in patient] == [True, True, False, False, True, False]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_it_with_the_best_weights(tmp_path, value):
     loss, calls = turning_bad(epoch=3, step=2, value=value)
-    seen = {}
-    after = {"after_epoch": lambda network, epoch: seen.update({epoch: weights(network)}), "validate": squares}
-    ending = task(loss=loss, epochs=9, **after)
+    watching, seen = watched()
+    ending = task(loss=loss, epochs=9, **watching)
     reports = list(train(ending, Training(tmp_path)))
     best = max(r.epoch for r in reports if r.best)
     assert len(reports) == 3
@@ -317,7 +326,7 @@ def test_after_a_loss_that_is_not_finite_the_last_good_checkpoint_is_there(tmp_p
     loss, _ = turning_bad(epoch=3, step=1)
     list(train(task(loss=loss, validate=squares), Training(tmp_path / "bad")))
     reports = list(train(task(network=built(seed=99)), Training(tmp_path / "bad", resume=True)))
-    assert [r.epoch for r in reports] == [3, 4]
+    assert [r.epoch for r in reports] == [1, 2, 3, 4]
     assert [row["epoch"] for row in rows(tmp_path / "bad")] == ["1", "2", "3", "4"]
     list(train(task(), Training(tmp_path / "good")))
     assert stored(tmp_path / "bad") == stored(tmp_path / "good")
@@ -335,10 +344,10 @@ def test_a_gradient_that_is_not_finite_takes_no_step():
 
     def loss(network, batch):
         found = squares(network, batch)["loss"]
-        return {"loss": Root.apply(found) if network.training and epochs else found}
+        return {"loss": Root.apply(found) if network.training and seen else found}
 
-    epochs = []
-    ending = task(loss=loss, clip=1.0, after_epoch=lambda network, epoch: epochs.append(epoch), network=linear())
+    watching, seen = watched()
+    ending = task(loss=loss, clip=1.0, network=linear(), **watching)
     reports = list(train(ending, Training()))
     assert reports[-1].stopped == "the gradient of the loss is not finite in epoch 2, step 1; the weights of epoch 1 are kept"
     assert all(torch.isfinite(value).all() for value in ending.network.parameters())
@@ -431,7 +440,7 @@ def test_bfloat16_casts_the_network_and_keeps_its_weights_and_losses_in_float32(
 
 
 def test_the_csv_log_has_a_row_per_epoch(tmp_path):
-    reports = list(train(task(after_epoch=lambda network, epoch: {"strain_rmse": 0.5 / epoch}), Training(tmp_path)))
+    reports = list(train(task(), Training(tmp_path)))
     table = rows(tmp_path)
     assert list(table[0]) == [
         "epoch",
@@ -439,13 +448,11 @@ def test_the_csv_log_has_a_row_per_epoch(tmp_path):
         "train_bias",
         "validation_loss",
         "validation_bias",
-        "validation_strain_rmse",
         "best",
         "learning_rate",
         "seconds",
     ]
     assert [float(row["validation_loss"]) for row in table] == [r.validation["loss"] for r in reports]
-    assert [float(row["validation_strain_rmse"]) for row in table] == [0.5, 0.25, 0.5 / 3, 0.125]
     assert {row["learning_rate"] for row in table} == {"0.02"}
 
 
@@ -479,7 +486,7 @@ def test_the_tensorboard_log_goes_on_with_resume(tmp_path):
     read.Reload()
     curve = read.Scalars("validation/loss")
     assert [point.step for point in curve] == [1, 2, 3, 4]
-    assert curve[2].value == pytest.approx(reports[0].validation["loss"])
+    assert curve[2].value == pytest.approx(reports[2].validation["loss"])
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
@@ -493,6 +500,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     [
         ({"epochs": 0}, {}, "epochs must be at least 1, got 0"),
         ({}, {"seed": -1}, "seed must not be negative, got -1"),
+        ({}, {"patience": -1}, "patience must not be negative, got -1"),
         ({}, {"precision": "16"}, "precision must be 32 or bf16, got '16'"),
         ({}, {"log": "xml"}, "log must be csv or tensorboard, got 'xml'"),
         ({}, {"device": "abacus"}, "device must be cpu or cuda, got 'abacus'"),

@@ -122,6 +122,7 @@ def choose_estimator(
     if "device" in cls.__dataclass_fields__:
         options = {"device": device, **options}
     if model is not None and issubclass(cls, Learned):
+        _check_names(cls, options, "mapping", [name for name in _options(cls) if name not in cls.training_options()])
         return cls.from_model(model, geometry, options)
     return cls.with_options(geometry, options)
 
@@ -135,11 +136,24 @@ def choose_training(
     """
     cls = learned_method(kind, method)
     for name in options:
-        if name in [field.name for field in cls.declared()] and name not in cls.training_options():
+        if name in _options(cls) and name not in cls.training_options():
             raise InputError(f"option {name} is one of mapping, not of training; give it to `braggscope map`")
+    _check_names(cls, options, "training", cls.training_options())
     estimator = choose_estimator(kind, geometry, method, options, device)
     assert isinstance(estimator, Learned)  # learned_method has seen to it
     return estimator
+
+
+def _check_names(cls: type[Estimator], options: Mapping[str, Any], stage: str, there: list[str]) -> None:
+    """Raise InputError for an option that a method does not have, listing those of this stage."""
+    for name in options:
+        if name not in _options(cls):
+            raise InputError(f"method '{cls.name}' has no option '{name}'; for {stage} it has: {', '.join(there) or 'none'}")
+
+
+def _options(cls: type[Estimator]) -> list[str]:
+    """Names of all options of a method."""
+    return [field.name for field in cls.declared()]
 
 
 def learned_method(kind: Modality, method: str) -> type[Learned]:

@@ -126,7 +126,8 @@ def _option_value(field: dataclasses.Field[Any], value: Any) -> Any:
         raise InputError(f"option {field.name} must be one of {', '.join(choices)}, got '{value}'")
     if isinstance(default, str):
         return str(value)
-    raise InputError(f"option {field.name} must be a {type(default).__name__} like {default!r}, got '{value}'")
+    kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
+    raise InputError(f"option {field.name} must be {kind}, like {str(default).lower()}, got '{value}'")
 
 
 def check_ranges(estimator: Estimator, ranges: Mapping[str, tuple[float, float]]) -> None:

@@ -42,6 +42,7 @@ class Training:
     device: "cpu" or "cuda"; devices, nodes: how many, started by torchrun where there is more than one process.
     precision: "32", or "bf16" where the device is faster with it.
     log: Format of the log in the folder.
+    patience: Epochs without a better validation loss before the training stops; 0: it does not.
     """
 
     folder: Path | None = None
@@ -52,6 +53,7 @@ class Training:
     nodes: int = 1
     precision: Literal["32", "bf16"] = "32"
     log: Literal["csv", "tensorboard"] = "csv"
+    patience: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,10 @@ class Report:
     """One epoch of a training.
 
     epoch, epochs: Which, counted from 1, of how many at most.
+    network: Which of several networks that are trained one after the other, counted from 1.
     train, validation: Losses by name, means over the epoch; "loss" is the one that counts.
     best: Whether its weights are the best so far.
-    seconds: Since the start of this run.
+    seconds: Since the start of the training of this network, without interruptions.
     stopped: Why no epoch follows, where it is not the last one planned; empty otherwise.
     estimator: The method with the best weights; in the last report only.
     """
@@ -74,6 +77,7 @@ class Report:
     seconds: float
     stopped: str = ""
     estimator: Any = None
+    network: int = 1
 
     @property
     def last(self) -> bool:
@@ -109,6 +113,8 @@ class Learned(PerFrame):
     @abc.abstractmethod
     def train(self, sources: Sequence[Source], training: Training) -> Iterator[Report]:
         """Train on these sources, one report per epoch; the last one has the trained method.
+
+        A training that is resumed reports the epochs it has behind it as well, as if it had not been interrupted.
 
         Raises InputError, before the first report, where the sources cannot be learned from.
         """

@@ -36,7 +36,6 @@ class Checkpoint:
     weights, best: The network's parameters and buffers now, and where the validation loss was lowest.
     optimiser: As its state_dict gives it.
     history: What is known of every epoch; JSON values.
-    stopped: Why no epoch follows; empty where one does or the plan is done.
     """
 
     identity: Mapping[str, Any]
@@ -44,7 +43,6 @@ class Checkpoint:
     best: Arrays = field(default_factory=dict)
     optimiser: Mapping[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
-    stopped: str = ""
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
@@ -56,7 +54,6 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         "format": FORMAT,
         "identity": checkpoint.identity,
         "history": checkpoint.history,
-        "stopped": checkpoint.stopped,
         "optimiser": _packed(checkpoint.optimiser, "optimiser", arrays),
     }
     for part in ("weights", "best"):
@@ -98,7 +95,6 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         best=_part(arrays, "best."),
         optimiser=_unpacked(document["optimiser"], arrays),
         history=document["history"],
-        stopped=document["stopped"],
     )
 
 

@@ -52,11 +52,9 @@ class Task:
     validate: Losses of a validation batch, "loss" among them; by default `loss`. Called in evaluation mode without gradient.
     schedule: Factor of every learning rate at the progress of the plan, 0 to 1, set before every step; where the batches have no
         length, before every epoch.
-    patience: Epochs without a better validation loss before the training stops; 0: it does not.
     clip: Largest norm of the gradient of all parameters.
     config: What else decides the result; JSON values. A checkpoint of another one, or of other data, is refused.
     data_hash: Of the training data.
-    after_epoch: Further figures of an epoch, beside the validation losses, by network and epoch; called as `validate` is.
     """
 
     network: Network
@@ -67,19 +65,17 @@ class Task:
     epochs: int
     validate: Callable[[Network, Any], Losses] | None = None
     schedule: Callable[[float], float] | None = None
-    patience: int = 0
     clip: float | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     data_hash: str = ""
-    after_epoch: Callable[[Network, int], Mapping[str, float] | None] | None = None
 
 
 def train(task: Task, training: Training) -> Iterator[Report]:
     """Train a network, a report per epoch; with the last one its best weights are in place.
 
-    A loss that is not finite ends the training with the best weights so far, and the last report says so. A finished training
-    that is resumed gives its last report again. Closed early, the network has the best weights so far, and the folder its last
-    checkpoint.
+    A loss that is not finite ends the training with the best weights so far, and the last report says so. A training that is
+    resumed reports its earlier epochs again, then learns those to come, if any. Closed early, the network has the best weights so
+    far, and the folder its last checkpoint.
 
     Raises InputError where the task, the machine or the checkpoint will not do; BraggscopeError where a loss is not finite before
     there are weights to keep.
@@ -98,6 +94,8 @@ def _check(task: Task, training: Training) -> None:
         raise InputError(f"epochs must be at least 1, got {task.epochs}")
     if training.seed < 0:
         raise InputError(f"seed must not be negative, got {training.seed}")
+    if training.patience < 0:
+        raise InputError(f"patience must not be negative, got {training.patience}")
     if training.precision not in ("32", "bf16"):
         raise InputError(f"precision must be 32 or bf16, got '{training.precision}'")
     if training.resume and training.folder is None:
@@ -126,6 +124,7 @@ class _Run:
     network, optimiser: As Fabric wraps them; task.network is the same network, bare.
     rates: Learning rate of each group of parameters before the schedule.
     kept: What the next checkpoint holds.
+    start: On the clock of this run, when it would have begun without an interruption.
     """
 
     task: Task
@@ -154,20 +153,21 @@ class _Run:
         if kept.history:
             optimiser.load_state_dict(kept.optimiser)
         log = open_log(training.log, folder if fabric.is_global_zero else None, kept.history)
-        return cls(task, training, fabric, network, optimiser, rates, kept, log, time.perf_counter())
+        start = time.perf_counter() - (kept.history[-1]["seconds"] if kept.history else 0.0)
+        return cls(task, training, fabric, network, optimiser, rates, kept, log, start)
 
     def reports(self) -> Iterator[Report]:
-        """The epochs that are still to come; of a finished training its last one again."""
-        first = len(self.kept.history) + 1
-        if first > self.task.epochs or self.kept.stopped:
-            self.restore()
-            yield self.report(self.kept.history[-1], self.kept.stopped)
-            return
-        for epoch in range(first, self.task.epochs + 1):
-            row, stopped = self.epoch(epoch)
-            if stopped or epoch == self.task.epochs:
+        """Every epoch: those of the checkpoint, then those that are still to come."""
+        earlier = list(self.kept.history)
+        planned = max(self.task.epochs, len(earlier))
+        for epoch in range(1, planned + 1):
+            if epoch <= len(earlier):
+                row, stopped = earlier[epoch - 1], self.impatient() if epoch == len(earlier) else ""
+            else:
+                row, stopped = self.epoch(epoch)
+            if stopped or epoch == planned:
                 self.restore()
-            yield self.report(row, stopped)
+            yield Report(epoch, planned, row["train"], row["validation"], row["best"], row["seconds"], stopped)
             if stopped:
                 return
 
@@ -175,7 +175,7 @@ class _Run:
         """Learn from an epoch's batches and validate: what came of it, and why no epoch follows, or nothing."""
         with seeded(self.training.seed, epoch, self.fabric):
             learned, wrong = self.learn(epoch)
-            measured = {"loss": math.nan} if wrong else self.measure(epoch)
+            measured = {"loss": math.nan} if wrong else self.measure()
         if not wrong and not math.isfinite(measured["loss"]):
             wrong = f"the validation loss is not finite in epoch {epoch}"
         better = not wrong and measured["loss"] < self.best_loss()
@@ -223,17 +223,16 @@ class _Run:
         self.optimiser.step()
         return ""
 
-    def measure(self, epoch: int) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         """Mean losses over the validation batches."""
         self.network.eval()
         means, validate = Means(self.fabric), self.task.validate or self.task.loss
         with torch.no_grad():
             for batch, counts in shared_out(self.task.validation(), self.fabric, whole=False):
                 means.add(validate(self.network, self.fabric.to_device(batch)), frames_in(batch) if counts else 0)
-            further = self.task.after_epoch(self.network, epoch) if self.task.after_epoch else None
         if not means:
             raise InputError("there is no validation batch; give more frames")
-        return {**means.values(), **(further or {})}
+        return means.values()
 
     def best_epoch(self) -> int:
         """The epoch whose weights are the best so far; 0 where there is none."""
@@ -251,12 +250,16 @@ class _Run:
         if row["best"]:
             kept.best = {name: value.detach().clone() for name, value in network.state_dict().items()}
         kept.weights, kept.optimiser = network.state_dict(), self.optimiser.state_dict()
-        best, patience = self.best_epoch(), self.task.patience
-        if patience and row["epoch"] - best >= patience and row["epoch"] < self.task.epochs:
-            kept.stopped = f"no better validation loss for {patience} epochs; the weights of epoch {best} are kept"
         if self.training.folder is not None and self.fabric.is_global_zero:
             save_checkpoint(kept, self.training.folder)
-        return kept.stopped
+        return self.impatient()
+
+    def impatient(self) -> str:
+        """Why no epoch follows because none has been better for long, or nothing."""
+        best, patience, done = self.best_epoch(), self.training.patience, len(self.kept.history)
+        if not patience or done - best < patience or done >= self.task.epochs:
+            return ""
+        return f"no better validation loss for {patience} epochs; the weights of epoch {best} are kept"
 
     def rescued(self, wrong: str) -> str:
         """Why the training ends where something was not finite; the last checkpoint stays as it is."""
@@ -272,8 +275,3 @@ class _Run:
         self.task.network.to("cpu").eval()
         if self.kept.best:
             load_arrays(self.task.network, self.kept.best, "the training")
-
-    def report(self, row: Row, stopped: str) -> Report:
-        """What the watcher hears of an epoch."""
-        seconds = time.perf_counter() - self.start
-        return Report(row["epoch"], self.task.epochs, row["train"], row["validation"], row["best"], seconds, stopped)
