@@ -10,8 +10,8 @@ as it is; `likelihood` is the method to use. The library has no background and t
 thickness=free, a fourth axis of thicknesses, read out as the others are. That axis does not measure the thickness: the thicker
 a film, the narrower its fringe and the more its frames of sum 1 gather in the middle of the detector, where the frames of small
 tilts are bright. So the marginal rises with the thickness whatever the film, almost as a straight line, and the centre of mass
-of a straight line lies at two thirds of the grid: with the published 11 thicknesses about 117 angstrom and 21 values of the
-others, films of 80 to 300 angstrom all read 136 or 137 (benchmarks/nanobeam_thickness.py), and 136 was published.
+of a straight line lies between two thirds and seven tenths of the grid (137 with 11 thicknesses from 67 to 167): with these, as
+in the published read-out, films of 80 to 300 angstrom all read 136 or 137 (benchmarks/nanobeam_thickness.py); 136 was published.
 """
 
 from __future__ import annotations
