@@ -136,7 +136,6 @@ def test_options_at_the_wrong_time(refused, scan_file, model, tmp_path):
     assert "option add is one of mapping, not of training; give it to `braggscope map`" in sentence
 
 
-
 @pytest.mark.parametrize(
     ("words", "there"),
     [

@@ -86,8 +86,8 @@ def test_options_are_read_from_words(given, values):
     [
         ({"leest": 3}, "no option 'leest'; it has: least, mode, limit, count"),
         ({"least": "much"}, "least must be a number, like 0.0, got 'much'"),
-        ({"count": "2.5"}, "count must be a int like 3, got '2.5'"),
-        ({"count": "inf"}, "count must be a int like 3, got 'inf'"),
+        ({"count": "2.5"}, "count must be a whole number, like 3, got '2.5'"),
+        ({"count": "inf"}, "count must be a whole number, like 3, got 'inf'"),
         ({"mode": "middle"}, "mode must be one of first, last, got 'middle'"),
         ({"limit": "high"}, "limit must be one of auto, none, VALUE, got 'high'"),
     ],

@@ -126,7 +126,7 @@ def _option_value(field: dataclasses.Field[Any], value: Any) -> Any:
         raise InputError(f"option {field.name} must be one of {', '.join(choices)}, got '{value}'")
     if isinstance(default, str):
         return str(value)
-    kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
+    kind = {bool: "true or false", int: "a whole number"}.get(type(default), "a number")
     raise InputError(f"option {field.name} must be {kind}, like {str(default).lower()}, got '{value}'")
 
 
