@@ -123,7 +123,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 def test_a_changed_byte_is_noticed(tmp_path, where):
     path = written(tmp_path)
     data = bytearray(path.read_bytes())
-    place = {"head": 9, "document": data.index(b"no better") + 3, "arrays": len(data) - 5}[where]
+    place = {"head": 9, "document": data.index(b"betas") + 3, "arrays": len(data) - 5}[where]
     data[place] ^= 1
     path.write_bytes(data)
     with pytest.raises(InputError) as refused:

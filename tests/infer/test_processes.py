@@ -15,7 +15,7 @@ import torch
 import braggscope
 from braggscope.core.errors import InputError
 from braggscope.core.learned import Training
-from braggscope.infer.processes import check_processes, frames_in, is_first
+from braggscope.infer.processes import check_processes, frames_in
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 script = runpy.run_path(str(SCRIPT))
@@ -68,7 +68,7 @@ def test_a_training_of_two_processes_is_resumed_bit_for_bit(two):
     _, both = two
     for said in both:
         assert said["parts"]["weights"] == said["whole"]["weights"]
-        assert said["parts"]["reports"] == said["whole"]["reports"][2:]
+        assert said["parts"]["reports"] == said["whole"]["reports"]
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_both(two):
@@ -83,13 +83,6 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both(two):
 def test_more_processes_than_asked_for_are_refused(two):
     _, both = two
     assert "devices 1 and nodes 1 make 1 processes, and this is one of 2" in both[0]["one"]
-
-
-def test_the_first_process_is_known_by_its_rank(monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    assert is_first()
-    monkeypatch.setenv("RANK", "1")
-    assert not is_first()
 
 
 def test_processes_of_several_nodes_are_counted(monkeypatch):

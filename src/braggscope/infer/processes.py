@@ -22,11 +22,6 @@ from braggscope.core.learned import Training
 from . import runtime
 
 
-def is_first() -> bool:
-    """Whether this process is the one that prints and writes, of those that torchrun started; True where it started none."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
 def check_processes(training: Training) -> None:
     """Raise InputError where other processes run than were asked for."""
     if training.devices < 1 or training.nodes < 1:
