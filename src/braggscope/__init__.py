@@ -45,7 +45,7 @@ def open(path: str | Path, scan: str | None = None, *, detector: str | None = No
 
 def map(
     source: Source | str | Path,
-    method: str | Path | Model | None = None,
+    method: str | Path | Model | Trained | None = None,
     *,
     modality: str | None = None,
     geometry: Geometry | Mapping[str, Any] | str | Path | None = None,
@@ -60,7 +60,7 @@ def map(
     """The map of a source: each quantity, its standard deviation where the method is calibrated, flags and provenance.
 
     source: A scan from `open`, a simulation, or the path of a scan file. `scan.cut` and `scan.bin` give parts of its frames.
-    method: Name of the method, or a model (see `train`) or the file of one; by default the method that the modality recommends.
+    method: Name of the method, what `train` gave, a model or the file of one; by default the method that the modality recommends.
     modality: Name of the microscopy, where neither the source nor the geometry says it.
     geometry: A Geometry, its values, or a TOML file; by default what the source says.
     output: Map file to write, with checkpoints on the way.
@@ -124,7 +124,7 @@ def train(
     progress: bool = True,
     **options: Any,
 ) -> Trained:
-    """A method trained on sources: its `.model`, which `map` takes as a method, and the `.history` of its losses.
+    """A method trained on sources, which `map` takes as a method: its `.model` and the `.history` of its losses.
 
     sources: As for `map`; none for a method that simulates its own frames.
     method: Name of a method that learns.
@@ -174,7 +174,7 @@ def convert_model(
     )
 
 
-def export(model: Model | str | Path, output: str | Path | None = None, *, overwrite: bool = False) -> Model:
+def export(model: Model | Trained | str | Path, output: str | Path | None = None, *, overwrite: bool = False) -> Model:
     """A model with its network as an ONNX graph, which ONNX Runtime runs; `map` takes it as it takes the model itself.
 
     model: From `train` or `convert_model`, or the file of one.
@@ -210,11 +210,15 @@ def calibrate(
     )  # fmt: skip
 
 
-def save(dataset: xr.Dataset, path: str | Path, *, state: Mapping[str, np.ndarray] | None = None) -> None:
-    """Write a map file (NeXus and netCDF-4 at once), whole or not at all."""
-    from .core.maps import save
+def save(result: xr.Dataset | Model | Trained, path: str | Path, *, state: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write a map file (NeXus and netCDF-4 at once) or a model file (.safetensors; .onnx for a graph), whole or not at all.
 
-    save(dataset, path, state=state)
+    result: A map, or a model from `train`, `convert_model` or `export`.
+    state: Of a map that is not finished.
+    """
+    from .app.models import save
+
+    save(result, path, state)
 
 
 def load(path: str | Path) -> xr.Dataset:

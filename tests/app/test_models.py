@@ -13,7 +13,7 @@ import xarray as xr
 
 import braggscope
 from braggscope.app.mapping import map_source
-from braggscope.core.errors import BraggscopeError
+from braggscope.core.errors import BraggscopeError, InputError
 from braggscope.core.model import load_model
 from braggscope.core.scan import Scan
 
@@ -203,3 +203,19 @@ def test_info_of_a_method_tells_options_of_training_from_those_of_mapping(cli):
     found = json.loads(cli("info", "--method", "network", "--json")[1])["modalities"]["tiny"]
     assert {one["name"]: one["stage"] for one in found["options"]}["add"] == "mapping"
     assert "options (--option" in cli("info", "--method", "mean")[1]
+
+
+def test_what_train_gives_maps_is_exported_and_saved(tiny, scan_file, tmp_path):
+    scan = scan_file()
+    trained = braggscope.train(scan, method="network", progress=False)
+    direct = braggscope.map(scan, trained, progress=False)["level"]
+    for result, name in ((trained, "a.safetensors"), (trained.model, "b.safetensors"), (braggscope.export(trained), "c.onnx")):
+        braggscope.save(result, tmp_path / name)
+        # the graph adds up in another order
+        np.testing.assert_allclose(braggscope.map(scan, tmp_path / name, progress=False)["level"], direct, rtol=1e-6)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"d\.h5 must end in \.safetensors"):
+        braggscope.save(trained, tmp_path / "d.h5")
+    with pytest.raises(InputError, match="what is saved must be a map or a model, got ndarray"):
+        braggscope.save(direct.values, tmp_path / "d.h5")
+    assert not (tmp_path / "d.h5").exists()

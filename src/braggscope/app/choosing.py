@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from braggscope.core.errors import InputError, one_of
 from braggscope.core.estimator import Estimator
@@ -14,17 +14,27 @@ from braggscope.core.modality import Modality, modalities, modality
 from braggscope.core.model import Model, is_model_file, load_model
 from braggscope.core.source import Source
 
+if TYPE_CHECKING:
+    from .training import Trained
+
 GeometryLike = Geometry | Mapping[str, Any] | str | Path | None
 AnySource = TypeVar("AnySource", bound=Source)
 
 
-def choose_model(method: str | Path | Model | None) -> Model | None:
+def choose_model(method: str | Path | Model | Trained | None) -> Model | None:
     """The model where one is meant, or the file of one; None for the name of a method."""
-    if method is None or isinstance(method, Model):
-        return method
-    if any(str(method) in kind.methods() for kind in modalities().values()) or not is_model_file(method):
+    held = model_in(method)
+    if method is None or held is not None:
+        return held
+    if any(str(method) in kind.methods() for kind in modalities().values()) or not is_model_file(str(method)):
         return None
-    return load_model(method)
+    return load_model(str(method))
+
+
+def model_in(what: Any) -> Model | None:
+    """What is a model, or holds one as a finished training does; None for anything else."""
+    held = what if isinstance(what, Model) else getattr(what, "model", None)
+    return held if isinstance(held, Model) else None
 
 
 def choose_modality(

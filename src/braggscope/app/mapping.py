@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -33,6 +33,9 @@ from .output import check_output
 from .progress import Show
 from .provenance import differences, plain, provenance
 
+if TYPE_CHECKING:
+    from .training import Trained
+
 CHECKPOINT_S = 15.0  # least time between two checkpoints
 CHECKPOINT_SHARE = 20  # and at least so many times the time that one takes: at most 5 % of the run
 MASKED = "run_masked"  # entry beside the estimator's state: masked counts and frames so far
@@ -40,7 +43,7 @@ MASKED = "run_masked"  # entry beside the estimator's state: masked counts and f
 
 def map_source(
     source: Source,
-    method: str | Path | Model | None = None,
+    method: str | Path | Model | Trained | None = None,
     *,
     modality: str | None = None,
     geometry: GeometryLike = None,

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,14 @@ from braggscope.core.learned import Learned
 from braggscope.core.modality import modality as named_modality
 from braggscope.core.model import Model, load_model, save_model
 
-from .choosing import GeometryLike, choose_estimator, given_geometry, learned_method, model_name, sole_modality
+from .choosing import GeometryLike, choose_estimator, given_geometry, learned_method, model_in, model_name, sole_modality
 from .output import check_output
 from .provenance import file_hash, geometry_files, made_now
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from .training import Trained
 
 
 def convert_weights(
@@ -52,12 +57,12 @@ def convert_weights(
     return model if output is None else written(model, output)
 
 
-def export_model(model: str | Path | Model, output: str | Path | None = None, *, overwrite: bool = False) -> Model:
+def export_model(model: str | Path | Model | Trained, output: str | Path | None = None, *, overwrite: bool = False) -> Model:
     """The model as an ONNX graph (see `braggscope.export`). Raises InputError, with nothing written, for bad input."""
     if output is not None:
         check_suffix(output, ".onnx")
         check_output(output, overwrite=overwrite, inputs=(model if isinstance(model, str | Path) else None,))
-    read = model if isinstance(model, Model) else load_model(model)
+    read = model_in(model) or load_model(str(model))
     if read.graph is not None:
         raise InputError(f"{model_name(read)} is an ONNX graph already")
     kind = named_modality(read.modality)
@@ -69,6 +74,21 @@ def export_model(model: str | Path | Model, output: str | Path | None = None, *,
     except ImportError as error:
         raise InputError(f"export needs the package {error.name}: pip install 'braggscope[edge]'") from None
     return exported if output is None else written(exported, output)
+
+
+def save(result: xr.Dataset | Model | Trained, path: str | Path, state: Mapping[str, np.ndarray] | None = None) -> None:
+    """Write a map or a model (see `braggscope.save`). Raises InputError for what is neither, OSError where that fails."""
+    import xarray as xr
+
+    from braggscope.core import maps
+
+    model = model_in(result)
+    if model is not None:
+        check_suffix(path, ".safetensors" if model.graph is None else ".onnx")
+        return save_model(model, path)
+    if not isinstance(result, xr.Dataset):
+        raise InputError(f"what is saved must be a map or a model, got {type(result).__name__}")
+    maps.save(result, path, state=state)
 
 
 def written(model: Model, output: str | Path, otherwise: str = "nothing was written") -> Model:
