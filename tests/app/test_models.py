@@ -95,12 +95,17 @@ def test_a_map_is_resumed_with_its_own_model_only(cli, scan_file, model, tmp_pat
 
 def test_a_method_without_a_model_is_trained_on_the_scan_first(cli, scan_file, tmp_path):
     scan, out = scan_file(), tmp_path / "map.h5"
-    code, _, wrong = cli("map", scan, "--method", "network", "-o", out, "--option", "epochs=3", "--option", "add=1")
+    code, said, wrong = cli("map", scan, "--method", "network", "-o", out, "--option", "epochs=3", "--option", "add=1")
     assert (code, wrong) == (0, "")
     kept = tmp_path / "map.training" / "model.safetensors"
+    assert f"trained for this scan in 3 epochs, and `--method {kept}` maps others as well" in said
     assert load_model(kept).provenance["epochs"] == braggscope.load(out).attrs["trained_epochs"] == 3
     assert load_model(kept).weights_hash() == braggscope.load(out).attrs["trained_weights"]
-    cli("map", scan, "--method", kept, "-o", tmp_path / "again.h5", "--option", "add=1")
+    assert json.loads(cli("map", scan, "--method", "network", "-o", out, "--overwrite", "--json")[1])["trained_model"] == str(
+        kept
+    )
+    cli("map", scan, "--method", "network", "-o", out, "--overwrite", "--option", "epochs=3", "--option", "add=1")
+    assert "maps others" not in cli("map", scan, "--method", kept, "-o", tmp_path / "again.h5", "--option", "add=1")[1]
     np.testing.assert_array_equal(braggscope.load(out)["level"], braggscope.load(tmp_path / "again.h5")["level"])
 
 

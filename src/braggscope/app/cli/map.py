@@ -59,6 +59,7 @@ def map_scan(
     A method that learns and comes without a model is trained on the scan first. Ctrl-C leaves the map so far; the same command
     with --resume finishes it.
     """
+    from ..learning import KEPT, training_folder
     from ..mapping import map_source
     from ..summary import summarise, table
 
@@ -78,5 +79,9 @@ def map_scan(
         progress=shows_progress(quiet or as_json),
     )
     numbers = summarise(dataset)
-    end = f"\n\nwritten to {output} in {numbers['seconds']:.1f} s"
-    tell(table(numbers) + end, {**numbers, "output": str(output)}, as_json=as_json, quiet=quiet)
+    document, end = {**numbers, "output": str(output)}, f"\n\nwritten to {output} in {numbers['seconds']:.1f} s"
+    if "trained_epochs" in dataset.attrs:
+        kept = str(training_folder(output) / KEPT)
+        document["trained_model"] = kept
+        end += f"; trained for this scan in {dataset.attrs['trained_epochs']} epochs, and `--method {kept}` maps others as well"
+    tell(table(numbers) + end, document, as_json=as_json, quiet=quiet)
