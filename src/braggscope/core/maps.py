@@ -25,6 +25,7 @@ import xarray as xr
 
 from .beside import written_beside
 from .errors import InputError
+from .model import SUFFIXES
 
 GROUP = "entry/data"
 STATE = "entry/unfinished"
@@ -142,6 +143,8 @@ def load(path: str | Path) -> xr.Dataset:
             dataset = file.load()
         check_map(dataset)
     except (OSError, KeyError, ValueError) as error:
+        if path.suffix in SUFFIXES:
+            raise InputError(f"{path} is a model, not a map; `braggscope map --method {path}` makes maps with it") from None
         raise InputError(f"{path} is not a map file ({error})") from None
     dataset.attrs = {k: v for k, v in dataset.attrs.items() if k not in ("NX_class", "signal", "axes", "auxiliary_signals")}
     return dataset

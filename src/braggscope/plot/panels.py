@@ -5,6 +5,7 @@ Functions take a map (core.maps) and draw on given axes or give a figure; they n
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Literal
 
 import matplotlib
@@ -79,26 +80,37 @@ def flag_panel(ax: Axes, dataset: xr.Dataset) -> None:
 
 
 def maps_figure(dataset: xr.Dataset, names: list[str] | None = None, *, signed: tuple[str, ...] = (), title: str = "") -> Figure:
-    """A row per quantity: its map and, where there is one, its standard deviation; at the end deviance and flags."""
+    """The map of each quantity beside its standard deviation; at the end deviance and flags.
+
+    Where no quantity has a standard deviation, the maps stand two to a row instead.
+    """
     names = names or [n for n in quantity_names(dataset) if n != "reduced_deviance"]
-    last = ["reduced_deviance"] if "reduced_deviance" in dataset else []
-    rows = len(names) + 1
+    panels = [panel for name in names for panel in (name, f"{name}_std")]
+    panels += ["reduced_deviance", "flag"]
+    if not any(f"{name}_std" in dataset for name in names):
+        panels = [panel for panel in panels if panel in dataset]
+    rows = -(-len(panels) // 2)
     figure = Figure(figsize=(8.5, 2.6 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2, squeeze=False)
-    for row, name in zip(axes, names, strict=False):
-        image_panel(row[0], dataset[name], signed=name in signed)
-        if f"{name}_std" in dataset:
-            image_panel(row[1], dataset[f"{name}_std"], title=f"standard deviation of {name} ({dataset[name].attrs['units']})")
-        else:
-            row[1].axis("off")
-    if last:
-        image_panel(axes[-1][0], dataset["reduced_deviance"], title="reduced deviance (1 = as expected)")
-    else:
-        axes[-1][0].axis("off")
-    flag_panel(axes[-1][1], dataset)
+    for ax, panel in zip_longest(figure.subplots(rows, 2, squeeze=False).ravel(), panels, fillvalue=""):
+        _panel(ax, dataset, panel, panel in signed)
     if title:
         figure.suptitle(title)
     return figure
+
+
+def _panel(ax: Axes, dataset: xr.Dataset, name: str, signed: bool) -> None:
+    """One variable of a map, or nothing where the map does not have it."""
+    of = name.removesuffix("_std")
+    if name not in dataset:
+        ax.axis("off")
+    elif name == "flag":
+        flag_panel(ax, dataset)
+    elif name == "reduced_deviance":
+        image_panel(ax, dataset[name], title="reduced deviance (1 = as expected)")
+    elif name != of:
+        image_panel(ax, dataset[name], title=f"standard deviation of {of} ({dataset[of].attrs['units']})")
+    else:
+        image_panel(ax, dataset[name], signed=signed)
 
 
 def _axis_label(values: xr.DataArray, axis: int) -> str:

@@ -34,7 +34,7 @@ SIGNED = ("strain", "omega", "chi")
 
 
 def overview(dataset: xr.Dataset, scan: Scan | None = None) -> Figure | None:
-    """Every quantity beside its standard deviation, then goodness of fit and flags."""
+    """Every quantity, beside its standard deviation where the method gives one, then goodness of fit and flags."""
     title = f"nanobeam, {dataset.attrs['method']}" if "method" in dataset.attrs else "nanobeam"
     if "reduced_deviance" in dataset.attrs:
         title += f"; reduced deviance of the scan {float(dataset.attrs['reduced_deviance']):.4f}"
