@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import signal
 import subprocess
 import sys
 
@@ -101,9 +103,8 @@ def test_a_method_without_a_model_is_trained_on_the_scan_first(cli, scan_file, t
     assert f"trained for this scan in 3 epochs, and `--method {kept}` maps others as well" in said
     assert load_model(kept).provenance["epochs"] == braggscope.load(out).attrs["trained_epochs"] == 3
     assert load_model(kept).weights_hash() == braggscope.load(out).attrs["trained_weights"]
-    assert json.loads(cli("map", scan, "--method", "network", "-o", out, "--overwrite", "--json")[1])["trained_model"] == str(
-        kept
-    )
+    code, said, _ = cli("map", scan, "--method", "network", "-o", out, "--overwrite", "--json")
+    assert json.loads(said)["trained_model"] == str(kept)
     cli("map", scan, "--method", "network", "-o", out, "--overwrite", "--option", "epochs=3", "--option", "add=1")
     assert "maps others" not in cli("map", scan, "--method", kept, "-o", tmp_path / "again.h5", "--option", "add=1")[1]
     np.testing.assert_array_equal(braggscope.load(out)["level"], braggscope.load(tmp_path / "again.h5")["level"])
@@ -132,6 +133,35 @@ def test_a_map_that_trains_and_breaks_off_is_finished_without_training_again(tin
         for name in ("created", "seconds"):
             del dataset.attrs[name]
     xr.testing.assert_identical(resumed, direct)
+
+
+def test_a_map_that_is_replaced_is_finished_after_an_interrupted_training(tiny, cli, scan_file, tmp_path, monkeypatch):
+    """Neither the earlier model nor the earlier map, which has the same attributes, is taken for the new one."""
+    scan, out, kept = scan_file(), tmp_path / "map.h5", tmp_path / "map.training" / "model.safetensors"
+    words = ("map", scan, "--method", "network", "-o", out, "--option", "epochs=3")
+    assert cli(*words, "--quiet")[0] == 0
+    before, batches = out.stat().st_mtime_ns, itertools.count(1)
+    with monkeypatch.context() as during:
+        during.setattr("tinyscope.estimators.network.time.sleep", lambda _: next(batches) == 6 and signal.raise_signal(2))
+        code, _, wrong = cli(*words, "--overwrite")
+    advice = "holds the checkpoint of epoch 1; repeat the command with --resume instead of --overwrite to go on from it"
+    assert (code, advice in wrong, kept.exists(), out.stat().st_mtime_ns == before) == (1, True, False, True)
+    assert cli(*words, "--resume", "--quiet") == (0, "", "")
+    assert out.stat().st_mtime_ns > before and kept.exists()
+
+
+def test_a_map_of_before_the_training_beside_it_is_not_resumed_but_replaced(tiny, cli, scan_file, tmp_path):
+    """As a process leaves it that ends between the training and the first map."""
+    words = ("map", scan_file(), "--method", "network", "-o", tmp_path / "map.h5", "--quiet", "--option")
+    cli(*words, "epochs=2")
+    earlier = (tmp_path / "map.h5").read_bytes()
+    cli(*words, "epochs=3", "--overwrite")
+    expected = braggscope.load(tmp_path / "map.h5")["level"]
+    (tmp_path / "map.h5").write_bytes(earlier)
+    assert cli(*words, "epochs=3", "--resume") == (0, "", "")
+    found = braggscope.load(tmp_path / "map.h5")
+    assert found.attrs["trained_epochs"] == 3
+    np.testing.assert_array_equal(found["level"], expected)
 
 
 def test_a_map_whose_training_fails_is_none(cli, scan_file, tmp_path):
@@ -178,13 +208,24 @@ def test_info_says_what_a_model_is(cli, model):
     assert (code, wrong) == (0, "")
     for words in (
         "tiny model by network", "safetensors", "2 numbers", "5 x 4 pixels", "gain 1", "epochs 4", "largest",
-        load_model(model).file["model_hash"], "input_file t.h5",
+        f"{load_model(model).file['model_hash']} file", f"{load_model(model).weights_hash()} weights", "input_file t.h5",
     ):  # fmt: skip
         assert words in said
     found = json.loads(cli("info", model, "--json")[1])
     assert (found["kind"], found["format"], found["known"], found["parameters"]) == ("model", "safetensors", True, 2)
     assert found["weights"] == {"slope": [], "offset": []}
+    assert (found["hash"], found["weights_hash"]) == (load_model(model).file["model_hash"], load_model(model).weights_hash())
     assert found["provenance"]["epochs"] == 4
+
+
+def test_the_same_weights_are_known_by_their_hash(cli, model, tmp_path):
+    again, graph = tmp_path / "again.safetensors", tmp_path / "m.onnx"
+    cli("train", tmp_path / "t.h5", "--method", "network", "-o", again, "--quiet")
+    cli("export", model, "-o", graph, "--quiet")
+    said = [json.loads(cli("info", one, "--json")[1]) for one in (model, again, graph)]
+    assert len({one["weights_hash"] for one in said}) == 1
+    assert len({one["hash"] for one in said}) == 3
+    assert f"{said[0]['weights_hash']} weights that it was made of" in cli("info", graph)[1]
 
 
 def test_info_of_a_model_is_quick(model, cli, tmp_path):

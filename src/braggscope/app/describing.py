@@ -44,6 +44,7 @@ def describe_model(model: Model) -> dict[str, Any]:
         "format": "safetensors" if model.graph is None else "ONNX",
         "size": Path(path).stat().st_size if path else len(model.data()),
         "hash": model.file.get("model_hash") or model.digest(),
+        "weights_hash": model.file.get("model_weights") or model.weights_hash(),
         "frame_shape": list(model.frame_shape),
         "weights": {name: list(value.shape) for name, value in model.weights.items()},
         "parameters": sum(int(value.size) for value in model.weights.values()) or None,

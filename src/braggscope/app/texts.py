@@ -124,7 +124,8 @@ def _model(found: dict[str, Any]) -> list[str]:
         row("frames", f"{rows} x {columns} pixels (rows x columns)"),
         row("geometry", _pairs(found["geometry"]) or "none"),
         row("options", _pairs(found["options"]) or "none"),
-        row("hash", found["hash"]),
+        row("hashes", f"{found['hash']} file"),
+        row("", f"{found['weights_hash']} {'weights' if found['format'] == 'safetensors' else 'weights that it was made of'}"),
     ]
     for title in ("facts", "provenance"):
         if found[title]:
