@@ -109,6 +109,11 @@ def test_files_that_are_no_models(cli, refused, scan_file, tmp_path):
     assert "map.h5 is not a model file" in refused("export", tmp_path / "map.h5", "-o", tmp_path / "x.onnx")
 
 
+def test_a_model_is_no_map(refused, model, tmp_path):
+    for words in (("report", model, "-o", tmp_path / "x.html"), ("view", model, "-o", tmp_path / "x.png")):
+        assert f"{model} is a model, not a map; `braggscope map --method {model}` makes maps with it" in refused(*words)
+
+
 def test_a_checkpoint_is_no_model(refused, scan_file, model, tmp_path):
     checkpoint = model.with_suffix(".training") / "checkpoint.safetensors"
     sentence = f"{checkpoint} is the checkpoint of a training, not a model; `braggscope train ... --resume` ends it"
@@ -151,7 +156,7 @@ def test_options_that_are_not_there(refused, scan_file, model, tmp_path, monkeyp
 
 def test_outputs_that_will_not_do(refused, scan_file, model, tmp_path):
     scan, train = scan_file(), ("train", *TRAIN, "-o")
-    assert f"output {model} exists; give another name, or --overwrite" in refused(*train, model, scan)
+    assert f"output {model} exists; give another name, --overwrite to replace it or --resume" in refused(*train, model, scan)
     assert "must end in .safetensors" in refused(*train, tmp_path / "x.h5", scan)
     assert "does not exist" in refused(*train, tmp_path / "no" / "x.safetensors", scan)
     assert "is also an input" in refused("map", scan, "--method", model, "-o", model, "--overwrite")
@@ -172,7 +177,8 @@ def test_an_output_that_is_also_an_input(refused, scan_file, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--method", "mean"], "method 'mean' needs no training; there are: network"),
+        (["--method", "mean"], "method 'mean' needs no training; those that do: network"),
+        (["--method", "moments", "--modality", "dfxm"], "method 'moments' needs no training; no dfxm method does"),
         (["--method", "men"], "unknown tiny method 'men'; there are: curve, mean, network"),
         ([*TRAIN, "--resume"], "x.training to resume from; leave --resume out to begin anew"),
         ([*TRAIN, "--resume", "--overwrite"], "--overwrite and --resume contradict each other"),
@@ -250,7 +256,9 @@ def test_weights_that_cannot_be_read(refused, tmp_path, toml):
 def test_weights_of_a_method_that_takes_none(refused, tmp_path, toml):
     np.savez(tmp_path / "w.npz", slope=1.0)
     words = (tmp_path / "w.npz", "-o", tmp_path / "x.safetensors")
-    assert "method 'mean' needs no training; there are: network" in refused("convert-model", "mean", *words, "--geometry", toml)
+    assert "method 'mean' needs no training; those that do: network" in refused(
+        "convert-model", "mean", *words, "--geometry", toml
+    )
     assert "give a TOML file with --geometry" in refused("convert-model", "network", *words)
 
 

@@ -171,7 +171,8 @@ def learned_method(kind: Modality, method: str) -> type[Learned]:
     cls = kind.estimator(method)
     if not issubclass(cls, Learned):
         there = ", ".join(name for name in kind.methods() if issubclass(kind.estimator(name), Learned))
-        raise InputError(f"method '{method}' needs no training; there are: {there or 'none'}")
+        others = f"those that do: {there}" if there else f"no {kind.name} method does"
+        raise InputError(f"method '{method}' needs no training; {others}")
     return cls
 
 
