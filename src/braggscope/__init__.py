@@ -120,6 +120,7 @@ def train(
     precision: str = "32",
     seed: int = 0,
     log: str = "csv",
+    patience: int = 0,
     workers: int | None = None,
     progress: bool = True,
     **options: Any,
@@ -135,6 +136,7 @@ def train(
     precision: "32", or "bf16" where the device is faster with it.
     seed: Of the first weights, the order of frames and simulated noise.
     log: "csv" or "tensorboard".
+    patience: Epochs without a better validation loss before it stops; 0: it does not.
     options: Of the method, those of training (`braggscope info --method NAME` lists them).
 
     Raises InputError where the input, an option or the output file is wrong.
@@ -144,7 +146,7 @@ def train(
     return train_model(
         [open(one) if isinstance(one, str | Path) else one for one in sources], method, modality=modality, geometry=geometry,
         options=options, output=output, overwrite=overwrite, resume=resume, device=device, devices=devices, nodes=nodes,
-        precision=precision, seed=seed, log=log, workers=workers, progress=progress,
+        precision=precision, seed=seed, log=log, patience=patience, workers=workers, progress=progress,
     )  # fmt: skip
 
 

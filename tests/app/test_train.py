@@ -136,6 +136,48 @@ def test_an_interrupted_training_goes_on_to_the_very_same_weights(tiny, cli, sca
     assert weights(out) == weights(tmp_path / "whole.safetensors")
 
 
+def test_a_training_that_is_replaced_can_be_interrupted_and_gone_on_with(tiny, cli, scan_file, tmp_path, monkeypatch):
+    scan, out, batches = scan_file(), tmp_path / "m.safetensors", itertools.count(1)
+    assert cli("train", scan, "--method", "network", "--option", "epochs=3", "-o", out, "--quiet")[0] == 0
+    before = out.read_bytes()
+    words = ("train", scan, "--method", "network", "--option", "epochs=5", "-o", out)
+    with monkeypatch.context() as during:
+        during.setattr("tinyscope.estimators.network.time.sleep", lambda _: next(batches) == 6 and signal.raise_signal(2))
+        code, _, wrong = cli(*words, "--overwrite")
+    advice = "holds the checkpoint of epoch 1; repeat the command with --resume instead of --overwrite to go on from it"
+    assert (code, advice in wrong, out.read_bytes() == before) == (1, True, True)
+    assert "--overwrite to replace it or --resume to finish" in cli(*words)[2]
+    document = json.loads(cli(*words, "--resume", "--json")[1])
+    assert [row["epoch"] for row in document["history"]] == [1, 2, 3, 4, 5]
+    assert cli(*words[:-1], tmp_path / "whole.safetensors", "--quiet")[0] == 0
+    assert weights(out) == weights(tmp_path / "whole.safetensors")
+
+
+def test_the_checkpoint_of_a_replaced_training_is_not_taken_for_a_new_one(tiny, cli, scan_file, tmp_path, monkeypatch):
+    scan, out = scan_file(), tmp_path / "m.safetensors"
+    words = ("train", scan, "--method", "network", "-o", out)
+    assert cli(*words, "--quiet")[0] == 0
+    (tmp_path / "m.training" / "of_a_network").mkdir()
+    (tmp_path / "m.training" / "checkpoint.safetensors").rename(tmp_path / "m.training/of_a_network/checkpoint.safetensors")
+    monkeypatch.setattr("tinyscope.estimators.network.time.sleep", lambda _: signal.raise_signal(signal.SIGINT))
+    assert cli(*words, "--overwrite")[2] == "error: interrupted; nothing was written\n"
+    assert not list(tmp_path.rglob("checkpoint.safetensors"))
+    monkeypatch.setattr(tiny.estimator("network"), "_task", lambda *a: 1 / 0)
+    assert cli(*words, "--overwrite")[2].endswith("(ZeroDivisionError: division by zero); nothing was written\n")
+
+
+def test_it_stops_when_it_gets_no_better(cli, scan_file, tmp_path):
+    """The validation loss falls until the line through the noise is found, long before epoch 400."""
+    scan, out = scan_file(), tmp_path / "m.safetensors"
+    words = ("train", scan, "--method", "network", "-o", out, "--option", "epochs=400", "--patience", 3, "--json")
+    found = json.loads(cli(*words)[1])
+    assert found["stopped"] == f"no better validation loss for 3 epochs; the weights of epoch {found['best_epoch']} are kept"
+    assert found["epochs"] == len(found["history"]) == found["best_epoch"] + 3 < 400
+    assert load_model(out).provenance["stopped"] == found["stopped"]
+    code, _, wrong = cli(*words[:-3], "--patience", -1, "--overwrite")
+    assert (code, wrong) == (2, "error: patience must be a whole number from 0 on, got -1\n")
+
+
 def test_an_interruption_before_the_first_checkpoint_leaves_nothing(tiny, cli, scan_file, tmp_path, monkeypatch):
     scan = scan_file()
     monkeypatch.setattr("tinyscope.estimators.network.time.sleep", lambda _: signal.raise_signal(signal.SIGINT))

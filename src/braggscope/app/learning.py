@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from braggscope.core import maps
 from braggscope.core.errors import BraggscopeError, InputError
 from braggscope.core.estimator import Estimator
-from braggscope.core.learned import Learned, Report, Training
+from braggscope.core.learned import Learned, Report, Training, checkpoints, forget
 from braggscope.core.model import Model, load_model
 from braggscope.core.source import Source
 
 from .models import written
+from .output import again
 from .progress import Show
 from .provenance import training_provenance
 
@@ -28,26 +30,40 @@ def trains(estimator: Estimator) -> bool:
     return isinstance(estimator, Learned) and estimator.model is None
 
 
-def trained_on(source: Source, estimator: Learned, output: Path | None, *, resume: bool, device: str, progress: bool) -> Learned:
+def trained_on(
+    source: Source, estimator: Learned, output: Path | None, *, resume: bool, overwrite: bool, device: str, progress: bool
+) -> Learned:
     """The method trained on the source that it is to map.
 
     output: The map; the model is kept in the folder beside it, so that a map which is resumed need not train again.
     Raises BraggscopeError where the training breaks off, InputError where the model that is there is of another training.
     """
     folder = None if output is None else training_folder(output)
-    training = Training(folder, resume and folder is not None and checkpoint_in(folder), device=device)
+    training = Training(folder, resume and folder is not None and bool(checkpoints(folder)), device=device)
     asked = {name: value for name, value in estimator.options().items() if name in estimator.training_options()}
     about = {**training_provenance(estimator, [source], training), "asked": asked}
     if folder is not None and resume and (folder / KEPT).is_file():
         return _taken_up(folder / KEPT, estimator, about)
+    if folder is not None:
+        (folder / KEPT).unlink(missing_ok=True)
     estimator.check_source(source)
-    history = follow(estimator, estimator.train_for(source, training), training, progress)
+    history = follow(estimator, estimator.train_for(source, training), training, progress, overwrite=overwrite)
     if failure(history):
         raise BraggscopeError(f"{failure(history)}; nothing was mapped")
     model = with_history(history[-1].estimator.model, about, history)
     if folder is not None:
         model = written(model, folder / KEPT)
     return dataclasses.replace(history[-1].estimator, model=model)
+
+
+def superseded(output: Path, estimator: Estimator) -> bool:
+    """Whether a map was there before the training beside it, which --overwrite began and which is not mapped with yet."""
+    folder = training_folder(output)
+    if not trains(estimator) or not checkpoints(folder):
+        return False
+    if not (folder / KEPT).is_file():
+        return True
+    return load_model(folder / KEPT).weights_hash() != maps.load(output).attrs.get("trained_weights")
 
 
 def _taken_up(path: Path, estimator: Learned, about: Mapping[str, Any]) -> Learned:
@@ -59,30 +75,26 @@ def _taken_up(path: Path, estimator: Learned, about: Mapping[str, Any]) -> Learn
     return type(estimator).from_model(model, estimator.geometry, rest)
 
 
-def follow(estimator: Learned, reports: Iterator[Report], training: Training, progress: bool) -> list[Report]:
-    """Let a training run, showing each epoch; the reports, also of epochs before a resumption. The last one holds the method.
+def follow(
+    estimator: Learned, reports: Iterator[Report], training: Training, progress: bool, *, overwrite: bool = False
+) -> list[Report]:
+    """Let a training run, showing each epoch; the reports, the last of which holds the method.
 
+    A training that begins anew deletes the checkpoints of an earlier one.
+    overwrite: Whether that was asked for.
     Raises BraggscopeError, saying what is left, where the training is interrupted or fails.
     """
-    history = _earlier(training)
+    history: list[Report] = []
+    if training.folder is not None and not training.resume and leads():
+        forget(training.folder)
     closing = contextlib.closing(reports)  # type: ignore[type-var]  # an iterator that a generator function gave
-    with _told(estimator, training, history), Show(f"train {estimator.name}", "epoch", progress) as show, closing:
+    with _told(estimator, training, history, overwrite), Show(f"train {estimator.name}", "epoch", progress) as show, closing:
         for report in reports:
-            history[:] = [one for one in history if one.epoch < report.epoch] + [report]
+            history.append(report)
             show(report.epoch, report.epochs, _losses(report))
     if not history or history[-1].estimator is None:
         raise BraggscopeError(f"method '{estimator.name}' ended its training without a model")
-    return [dataclasses.replace(report, epochs=history[-1].epochs) for report in history]
-
-
-def _earlier(training: Training) -> list[Report]:
-    """The epochs that a training which is resumed has behind it."""
-    from braggscope.infer.checkpoint import NAME, load_checkpoint
-
-    if not training.resume or training.folder is None or not (training.folder / NAME).is_file():
-        return []
-    rows = load_checkpoint(training.folder).history
-    return [Report(row["epoch"], 0, row["train"], row["validation"], row["best"], row["seconds"]) for row in rows]
+    return history
 
 
 def failure(history: Sequence[Report]) -> str:
@@ -91,21 +103,25 @@ def failure(history: Sequence[Report]) -> str:
 
 
 def with_history(model: Model, about: Mapping[str, Any], history: Sequence[Report]) -> Model:
-    """The model, saying where it comes from and how its training went."""
-    last = history[-1]
-    best = [report for report in history if report.best]
-    of = best[-1] if best else last
+    """The model, saying where it comes from and how its training went; losses of several networks are their means."""
+    networks = [[report for report in history if report.network == number] for number in {r.network: 0 for r in history}]
+    best = [next((report for report in reversed(network) if report.best), network[-1]) for network in networks]
     found = {
-        "epochs": last.epoch,
-        "epochs_planned": last.epochs,
-        "best_epoch": best[-1].epoch if best else None,
-        "loss": dict(of.train),
-        "validation_loss": dict(of.validation),
-        "seconds": round(last.seconds, 3),
-        "stopped": last.stopped or None,
+        "epochs": len(history),
+        "epochs_planned": history[-1].epochs,
+        "best_epoch": best[0].epoch if len(best) == 1 else [report.epoch for report in best],
+        "loss": _mean([report.train for report in best]),
+        "validation_loss": _mean([report.validation for report in best]),
+        "seconds": round(sum(network[-1].seconds for network in networks), 3),
+        "stopped": "; ".join(report.stopped for report in history if report.stopped) or None,
     }
     said = {name: value for name, value in {**about, **found}.items() if value is not None}
     return dataclasses.replace(model, provenance={**model.provenance, **said})
+
+
+def _mean(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The means of losses by name."""
+    return {name: math.fsum(one[name] for one in losses) / len(losses) for name in losses[0]}
 
 
 def training_folder(output: str | Path) -> Path:
@@ -116,17 +132,10 @@ def training_folder(output: str | Path) -> Path:
 def check_no_training(output: str | Path, *, overwrite: bool, resume: bool) -> None:
     """Raise InputError where beside an output there lies an earlier training that is neither wanted nor unwanted."""
     folder = training_folder(output)
-    if checkpoint_in(folder) and not (resume or overwrite):
+    if not (resume or overwrite) and (checkpoints(folder) or (folder / KEPT).exists()):
         raise InputError(f"{folder} holds an earlier training; --resume goes on with it, --overwrite begins anew")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is in the way of checkpoints and logs; give another name")
-
-
-def checkpoint_in(folder: Path) -> bool:
-    """Whether a training can be resumed from a folder; an ensemble has one in it for each of its members."""
-    from braggscope.infer.checkpoint import NAME
-
-    return any(folder.rglob(NAME))
 
 
 def leads() -> bool:
@@ -135,32 +144,32 @@ def leads() -> bool:
 
 
 @contextlib.contextmanager
-def _told(estimator: Learned, training: Training, history: Sequence[Report]) -> Iterator[None]:
+def _told(estimator: Learned, training: Training, history: Sequence[Report], overwrite: bool) -> Iterator[None]:
     """Say what an interruption or a failure leaves."""
     try:
         yield
     except KeyboardInterrupt:
         if training.folder is None:
             raise
-        raise BraggscopeError(f"interrupted{_left(training, history)}") from None
+        raise BraggscopeError(f"interrupted{_left(training, history, overwrite)}") from None
     except BraggscopeError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or "no message"
         said = f"the training of '{estimator.name}' failed ({type(error).__name__}: {reason})"
-        raise BraggscopeError(f"{said}{_left(training, history)}") from error
+        raise BraggscopeError(f"{said}{_left(training, history, overwrite)}") from error
     finally:
         if training.folder is not None:
             with contextlib.suppress(OSError):
                 training.folder.rmdir()  # where nothing came into it
 
 
-def _left(training: Training, history: Sequence[Report]) -> str:
+def _left(training: Training, history: Sequence[Report], overwrite: bool) -> str:
     """What an interrupted training leaves, as the end of a sentence."""
-    if training.folder is None or not checkpoint_in(training.folder):
+    if training.folder is None or not checkpoints(training.folder):
         return "; nothing was written"
     epoch = f" of epoch {history[-1].epoch}" if history else ""
-    return f"; {training.folder} holds the checkpoint{epoch}; repeat the command with --resume to go on from it"
+    return f"; {training.folder} holds the checkpoint{epoch}; {again(overwrite)} to go on from it"
 
 
 def _losses(report: Report) -> str:

@@ -28,8 +28,8 @@ from braggscope.engine.local import Progress, ReadingFailed, run
 
 from .choosing import GeometryLike, choose_estimator, choose_geometry, choose_modality, choose_model, located, states_geometry
 from .interruption import Interruption
-from .learning import check_no_training, trained_on, trains
-from .output import check_output
+from .learning import check_no_training, superseded, trained_on, trains
+from .output import again, check_output
 from .progress import Show
 from .provenance import differences, plain, provenance
 
@@ -73,10 +73,10 @@ def map_source(
     source = located(source, chosen)
     estimator = choose_estimator(kind, chosen, None if method is None else str(method), options or {}, device, model)
     attributes = provenance(source, kind, estimator) | ({"geometry_from": "the model"} if borrowed else {})
-    keeper = Keeper(path, estimator, attributes)
+    keeper = Keeper(path, estimator, attributes, overwrite)
     if path is not None and trains(estimator):
         check_no_training(path, overwrite=overwrite, resume=resume)
-    if path is not None and unfinished:
+    if path is not None and unfinished and not superseded(path, estimator):
         finished = keeper.take_up(path)
         if finished is not None:
             return finished
@@ -94,6 +94,7 @@ def map_source(
 class Keeper:
     """Turns the state of a run into a map with provenance, and keeps the output file.
 
+    overwrite: Whether a file that is there already was to be replaced.
     state, masked, seconds: What an earlier run left; nothing at the start.
     saved, total: Frames that the file on disk holds, None where there is none yet; and planned.
     """
@@ -101,6 +102,7 @@ class Keeper:
     path: Path | None
     estimator: Estimator
     attributes: dict[str, str | int | float]
+    overwrite: bool = False
     state: State | None = None
     masked: tuple[int, int] = (0, 0)
     seconds: float = 0.0
@@ -178,7 +180,7 @@ class Keeper:
         if self.saved is None:
             return "; nothing was written"
         held = f"{self.path} holds {self.saved} of {self.total} {self.estimator.reads}"
-        return f"; {held}; repeat the command with --resume to finish it"
+        return f"; {held}; {again(self.overwrite)} to finish it"
 
 
 def _on_detector(dataset: xr.Dataset, attributes: Mapping[str, Any]) -> xr.Dataset:
@@ -229,7 +231,9 @@ def _prepared(estimator: Estimator, source: Source, keeper: Keeper, resume: bool
     """The method, ready for the first frame: trained on the source where that is what it needs."""
     if not isinstance(estimator, Learned) or not trains(estimator):
         return estimator.prepare(source)
-    trained = trained_on(source, estimator, keeper.path, resume=resume, device=device, progress=progress)
+    trained = trained_on(
+        source, estimator, keeper.path, resume=resume, overwrite=keeper.overwrite, device=device, progress=progress
+    )
     if trained.model is not None:
         epochs = trained.model.provenance["epochs"]
         keeper.attributes |= {"trained_epochs": epochs, "trained_weights": trained.model.weights_hash()}

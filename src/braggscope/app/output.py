@@ -8,6 +8,11 @@ from pathlib import Path
 from braggscope.core.errors import InputError
 
 
+def again(overwrite: bool) -> str:
+    """How to go on with a run that was interrupted, as part of a sentence."""
+    return f"repeat the command with --resume{' instead of --overwrite' if overwrite else ''}"
+
+
 def check_output(
     path: str | Path, *, overwrite: bool = False, inputs: tuple[str | Path | None, ...] = (), resumable: bool = False
 ) -> Path:

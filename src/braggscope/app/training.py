@@ -14,7 +14,7 @@ from typing import Any
 
 from braggscope.core.errors import InputError
 from braggscope.core.geometry import Geometry
-from braggscope.core.learned import Report, Training
+from braggscope.core.learned import Report, Training, checkpoints
 from braggscope.core.modality import Modality
 from braggscope.core.model import Model
 from braggscope.core.source import Source
@@ -29,9 +29,9 @@ from .choosing import (
     sole_modality,
 )
 from .interruption import Interruption
-from .learning import check_no_training, checkpoint_in, failure, follow, leads, training_folder, with_history
+from .learning import check_no_training, failure, follow, leads, training_folder, with_history
 from .models import check_suffix, model_line, written
-from .output import check_output
+from .output import again, check_output
 from .provenance import training_provenance
 from .texts import row
 
@@ -73,6 +73,7 @@ def train_model(
     precision: str = "32",
     seed: int = 0,
     log: str = "csv",
+    patience: int = 0,
     workers: int | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -89,7 +90,7 @@ def train_model(
         folder = training_folder(output)
     elif resume:
         raise InputError("there is nothing to resume without an output, beside which the checkpoint lies")
-    training = _training(folder, resume, seed, device, devices, nodes, precision, log)
+    training = _training(folder, resume, seed, device, devices, nodes, precision, log, patience)
     kind = _modality(sources, method, modality, geometry)
     chosen = _geometry(sources, kind, geometry)
     estimator = choose_training(kind, chosen, method, options or {}, device)
@@ -98,27 +99,27 @@ def train_model(
     about = training_provenance(estimator, sources, training)
     _set_workers(workers)
     with Interruption():
-        history = follow(estimator, estimator.train(sources, training), training, progress and leads())
+        history = follow(estimator, estimator.train(sources, training), training, progress and leads(), overwrite=overwrite)
     model = with_history(history[-1].estimator.model, about, history)
     if output is not None and leads():
-        model = written(model, output, "repeat the command with --resume to write it from the checkpoint")
+        model = written(model, output, f"{again(overwrite)} to write it from the checkpoint")
     return Trained(model, tuple(history), folder)
 
 
 def training_document(trained: Trained) -> dict[str, Any]:
     """What a training found, as JSON values."""
-    model, last = trained.model, trained.history[-1]
+    model, said = trained.model, trained.model.provenance
     return {
         "modality": model.modality,
         "method": model.method,
         "frame_shape": list(model.frame_shape),
-        "epochs": last.epoch,
-        "epochs_planned": last.epochs,
-        "best_epoch": model.provenance["best_epoch"],
-        "loss": _numbers(model.provenance["loss"]),
-        "validation_loss": _numbers(model.provenance["validation_loss"]),
-        "seconds": round(last.seconds, 3),
-        "stopped": last.stopped,
+        "epochs": said["epochs"],
+        "epochs_planned": said["epochs_planned"],
+        "best_epoch": said["best_epoch"],
+        "loss": _numbers(said["loss"]),
+        "validation_loss": _numbers(said["validation_loss"]),
+        "seconds": said["seconds"],
+        "stopped": said.get("stopped", ""),
         "history": [
             {"epoch": r.epoch, "train": _numbers(r.train), "validation": _numbers(r.validation), "best": r.best}
             for r in trained.history
@@ -128,15 +129,16 @@ def training_document(trained: Trained) -> dict[str, Any]:
 
 def training_table(trained: Trained) -> str:
     """What a training found, as text for a terminal."""
-    model, last = trained.model, trained.history[-1]
-    said, data = model.provenance, model.provenance["data"]
+    model, said, data = trained.model, trained.model.provenance, trained.model.provenance["data"]
     on = data if isinstance(data, str) else f"{said['frames']} frames of {', '.join(str(one.get('input_file')) for one in data)}"
     names = list(dict.fromkeys([*said["loss"], *said["validation_loss"]]))
+    best = [said["best_epoch"]] if isinstance(said["best_epoch"], int) else said["best_epoch"]
+    done = f"{said['epochs']} of {said['epochs_planned']} in {said['seconds']:.1f} s"
     lines = [
         model_line(model),
         row("trained on", f"{on}, seed {said['seed']}"),
-        row("epochs", f"{last.epoch} of {last.epochs} in {last.seconds:.1f} s; best epoch {said['best_epoch']}"),
-        *([row("stopped", last.stopped)] if last.stopped else []),
+        row("epochs", f"{done}; best epoch{'s'[: len(best) - 1]} {', '.join(map(str, best))}"),
+        *([row("stopped", said["stopped"])] if "stopped" in said else []),
         "",
         f"  {'best epoch':24}{'training':>13}{'validation':>13}",
     ]
@@ -148,30 +150,31 @@ def check_training_output(output: str | Path, *, overwrite: bool, resume: bool, 
     check_suffix(output, ".safetensors")
     if overwrite and resume:
         raise InputError("--overwrite and --resume contradict each other; give one of them")
-    check_output(output, overwrite=overwrite, inputs=inputs)
+    left = bool(checkpoints(training_folder(output)))
+    check_output(output, overwrite=overwrite or (resume and left), inputs=inputs, resumable=left)
     return check_training_folder(output, overwrite=overwrite, resume=resume)
 
 
 def check_training_folder(output: str | Path, *, overwrite: bool, resume: bool) -> Path:
     """The folder for checkpoints and logs. Raises InputError where it is in the way, or holds nothing to resume from."""
     folder = training_folder(output)
-    if resume and not checkpoint_in(folder):
+    if resume and not checkpoints(folder):
         raise InputError(f"there is no checkpoint in {folder} to resume from; leave --resume out to begin anew")
     check_no_training(output, overwrite=overwrite, resume=resume)
     return folder
 
 
 def _training(
-    folder: Path | None, resume: bool, seed: int, device: str, devices: int, nodes: int, precision: str, log: str
+    folder: Path | None, resume: bool, seed: int, device: str, devices: int, nodes: int, precision: str, log: str, patience: int
 ) -> Training:
     """How the training runs. Raises InputError where a word or a number is wrong."""
     for name, word, choices in (("precision", precision, ("32", "bf16")), ("log", log, ("csv", "tensorboard"))):
         if word not in choices:
             raise InputError(f"{name} must be {' or '.join(choices)}, got '{word}'")
-    for name, number, least in (("seed", seed, 0), ("devices", devices, 1), ("nodes", nodes, 1)):
+    for name, number, least in (("seed", seed, 0), ("devices", devices, 1), ("nodes", nodes, 1), ("patience", patience, 0)):
         if number < least:
             raise InputError(f"{name} must be a whole number from {least} on, got {number}")
-    kept: dict[str, Any] = {"precision": precision, "log": log}
+    kept: dict[str, Any] = {"precision": precision, "log": log, "patience": patience}
     return Training(folder, resume, seed, device, devices, nodes, **kept)
 
 

@@ -29,6 +29,7 @@ from .source import Source
 if TYPE_CHECKING:
     from .model import Model
 
+CHECKPOINT_NAME = "checkpoint.safetensors"  # in the folder of a training, or in that of each of its networks
 SAME = 1e-6  # relative difference of geometry values that is rounding
 
 
@@ -97,6 +98,17 @@ def ending(reports: Iterator[Report], make: Callable[[Report], Any]) -> Iterator
     """
     for report in reports:
         yield dataclasses.replace(report, estimator=make(report)) if report.last else report
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Every checkpoint in the folder of a training; one of several networks has one for each."""
+    return sorted(folder.rglob(CHECKPOINT_NAME))
+
+
+def forget(folder: Path) -> None:
+    """Delete the checkpoints of an earlier training, so that none of them is taken for one of the next."""
+    for path in checkpoints(folder):
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

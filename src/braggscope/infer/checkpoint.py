@@ -19,9 +19,9 @@ from torch import Tensor
 
 from braggscope.core.beside import written_beside
 from braggscope.core.errors import InputError
+from braggscope.core.learned import CHECKPOINT_NAME
 from braggscope.core.model import CHECKPOINT
 
-NAME = "checkpoint.safetensors"
 KEY, DIGEST = CHECKPOINT, "braggscope.digest"  # of the document and the hash of all
 FORMAT = 1  # of the document
 
@@ -62,7 +62,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     text = json.dumps(document)
     data = save(arrays, {KEY: text, DIGEST: _digest(text, arrays)})
     folder.mkdir(parents=True, exist_ok=True)
-    with written_beside(folder / NAME) as file:
+    with written_beside(folder / CHECKPOINT_NAME) as file:
         file.write(data)
         file.check()
 
@@ -72,7 +72,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    path = folder / NAME
+    path = folder / CHECKPOINT_NAME
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

@@ -39,6 +39,9 @@ Devices = Annotated[int, typer.Option("--devices", help="Processes on this machi
 Nodes = Annotated[int, typer.Option("--nodes", help="Machines, each with a torchrun.", metavar="N")]
 Precision = Annotated[str, typer.Option("--precision", help="32, or bf16 where the device is faster with it.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the first weights, the order of frames and simulated noise.")]
+Patience = Annotated[
+    int, typer.Option("--patience", help="Stop after so many epochs without a better validation loss; 0: never.", metavar="N")
+]
 LogFormat = Annotated[str, typer.Option("--log", help="Format of the log beside the model: csv or tensorboard.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the training that an interrupted run of this command left.")]
 
@@ -61,6 +64,7 @@ def train(
     nodes: Nodes = 1,
     precision: Precision = "32",
     seed: Seed = 0,
+    patience: Patience = 0,
     log: LogFormat = "csv",
     workers: Workers = None,
     overwrite: Overwrite = False,
@@ -90,6 +94,7 @@ def train(
         nodes=nodes,
         precision=precision,
         seed=seed,
+        patience=patience,
         log=log,
         workers=workers,
         progress=shows_progress(quiet or as_json),

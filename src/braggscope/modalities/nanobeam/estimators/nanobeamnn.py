@@ -23,7 +23,7 @@ import numpy as np
 from braggscope.core.errors import InputError
 from braggscope.core.estimator import check_ranges, option
 from braggscope.core.geometry import Geometry
-from braggscope.core.learned import Report, Training, ending
+from braggscope.core.learned import CHECKPOINT_NAME, Report, Training, ending, forget
 from braggscope.core.maps import Quantity
 from braggscope.core.model import Model
 from braggscope.core.source import Source
@@ -109,6 +109,8 @@ class NanobeamNN(Networked):
         from ..labelled import split
 
         data = self._data(sources, training.seed)
+        if training.folder is not None and not training.resume:
+            forget(training.folder)  # of networks that this training may not come to
         parts = split(len(data), training.seed)
         members: list[nn.Module] = []
         for member in range(self.ensemble):
@@ -168,11 +170,11 @@ class NanobeamNN(Networked):
         return {name: getattr(self, name) or value for name, value in RECIPES[self.recipe].items()}
 
     def _training(self, training: Training, member: int) -> Training:
-        """That of one member: with its own seed and, in an ensemble, its own folder, which may not be there yet."""
+        """That of one member: with its own seed and, in an ensemble, its own folder, which may have no checkpoint yet."""
         folder = training.folder
         if folder is not None and self.ensemble > 1:
             folder = Path(folder) / f"member_{member}"
-        resume = training.resume and (member == 0 or (folder is not None and folder.exists()))
+        resume = training.resume and (member == 0 or (folder is not None and (folder / CHECKPOINT_NAME).is_file()))
         return dataclasses.replace(training, folder=folder, resume=resume, seed=training.seed + member)
 
     def _counted(self, report: Report, member: int) -> Report:
@@ -184,6 +186,7 @@ class NanobeamNN(Networked):
             epoch=report.epoch + member * planned,
             epochs=planned * self.ensemble,
             stopped=said + report.stopped,
+            network=member + 1,
         )
 
     def _trained(
