@@ -12,7 +12,7 @@ import xarray as xr
 from braggscope.core.errors import InputError
 from braggscope.core.estimator import option
 from braggscope.core.geometry import Geometry, quantity
-from braggscope.core.learned import Learned, Report, ending
+from braggscope.core.learned import CHECKPOINT_NAME, Learned, Report, checkpoints, ending, forget
 from braggscope.core.maps import Quantity
 from braggscope.core.model import Model
 
@@ -69,6 +69,17 @@ def test_the_last_report_has_the_method_and_none_is_late(planned, stopped):
         seen.append((report.epoch, report.stopped, report.estimator))
         assert asked[-1] == report.epoch
     assert seen == [(1, "", None), (2, stopped, "trained for 2")]
+
+
+def test_an_earlier_training_is_forgotten_but_for_its_log(tmp_path):
+    for place in (tmp_path, tmp_path / "network_1"):
+        place.mkdir(exist_ok=True)
+        (place / CHECKPOINT_NAME).touch()
+        (place / "log.csv").touch()
+    assert checkpoints(tmp_path) == [tmp_path / CHECKPOINT_NAME, tmp_path / "network_1" / CHECKPOINT_NAME]
+    forget(tmp_path)
+    assert checkpoints(tmp_path) == checkpoints(tmp_path / "missing") == []
+    assert (tmp_path / "network_1" / "log.csv").exists()
 
 
 def test_a_method_without_a_model_trains_when_it_is_prepared():

@@ -85,10 +85,10 @@ def follow(
     Raises BraggscopeError, saying what is left, where the training is interrupted or fails.
     """
     history: list[Report] = []
-    if training.folder is not None and not training.resume and leads():
-        forget(training.folder)
     closing = contextlib.closing(reports)  # type: ignore[type-var]  # an iterator that a generator function gave
     with _told(estimator, training, history, overwrite), Show(f"train {estimator.name}", "epoch", progress) as show, closing:
+        if training.folder is not None and not training.resume and leads():
+            forget(training.folder)
         for report in reports:
             history.append(report)
             show(report.epoch, report.epochs, _losses(report))

@@ -83,6 +83,22 @@ def test_a_training_learns_and_gives_a_model():
     assert model.provenance["seed"] == 3 and model.options["grid"] == 5
 
 
+def test_an_ensemble_is_resumed_with_all_its_epochs_and_meets_none_of_an_earlier_one(tmp_path):
+    """The earlier one has a third epoch and another rate: its second network is not that of the new one."""
+    scan = uniform(published(), shape=(30,), seed=4)
+    small = NanobeamNN(published(), recipe="published", epochs=2, ensemble=2)
+    list(replace(small, epochs=3, rate=1e-3).train([scan], Training(tmp_path)))
+    begun = small.train([scan], Training(tmp_path))
+    next(begun)
+    begun.close()
+    resumed = list(small.train([scan], Training(tmp_path, resume=True)))
+    whole = list(small.train([scan], Training()))
+    told = [[(r.epoch, r.epochs, r.network, r.validation, r.best) for r in reports] for reports in (resumed, whole)]
+    assert told[0] == told[1]
+    assert [entry[:3] for entry in told[1]] == [(1, 4, 1), (2, 4, 1), (3, 4, 2), (4, 4, 2)]
+    assert resumed[-1].estimator.model.weights_hash() == whole[-1].estimator.model.weights_hash()
+
+
 def test_it_learns_from_simulations_with_their_truth():
     scan = uniform(published(), shape=(30,), seed=4)
     data = from_sources([scan])
