@@ -239,3 +239,14 @@ def test_a_simulation_with_the_geometry_of_another_modality(tiny):
 @pytest.mark.parametrize("modality", ["nanobeam", "dfxm"])
 def test_a_simulation_of_nothing(refused, tmp_path, modality, words, sentence):
     assert sentence in refused("simulate", modality, "-o", tmp_path / "s.h5", *words)
+
+
+@pytest.mark.parametrize("command", ["map", "train"])
+def test_a_folder_that_takes_no_file_is_found_before_the_work(refused, scan_file, tmp_path, command, monkeypatch):
+    from braggscope.core.scan import Scan
+
+    # 255 bytes are the most for a name, and the file is written under a name that is 9 bytes longer
+    scan, name = scan_file(), {"map": f"{'m' * 247}.h5", "train": f"{'m' * 238}.safetensors"}[command]
+    monkeypatch.setattr(Scan, "batches", lambda *a, **k: pytest.fail("frames were read"))
+    sentence = refused(command, scan, "--method", "network", "-o", tmp_path / name)
+    assert f"cannot be written: folder {tmp_path} takes no file of this name (File name too long)" in sentence

@@ -29,6 +29,7 @@ def check_output(
         raise InputError(f"output {path} cannot be written: folder {path.parent} does not exist")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"output {path} cannot be written: folder {path.parent} is write-protected")
+    _check_writable(path)
     if path.exists():
         if any(one is not None and Path(one).exists() and path.samefile(one) for one in inputs):
             raise InputError(f"output {path} is also an input; give another name")
@@ -38,3 +39,20 @@ def check_output(
                 f"output {path} exists; give another name, {finish if resumable else 'or --overwrite to replace it'}"
             )
     return path
+
+
+def _check_writable(path: Path) -> None:
+    """Raise InputError where no file can be made beside the output, which is how it is written (core.beside).
+
+    Permissions do not say it: they are always right for root, and some file systems take no files or no long names.
+    """
+    probe = path.with_name(f".{path.name}.writing")
+    try:
+        probe.open("xb").close()
+    except FileExistsError:
+        return  # left by a run that was killed; it will be replaced
+    except OSError as error:
+        raise InputError(
+            f"output {path} cannot be written: folder {path.parent} takes no file of this name ({error.strerror})"
+        ) from None
+    probe.unlink(missing_ok=True)
