@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from .shared import AsJson, GeometryFile, ModalityName, Overwrite, Quiet, tell
+from .shared import AsJson, ModalityName, Overwrite, Quiet, tell
 
 Method = Annotated[str, typer.Argument(help="The method that the weights are of: nanobeamnn, for example.", metavar="METHOD")]
 Weights = Annotated[Path, typer.Argument(help="The weights as plain arrays (.npz).", metavar="WEIGHTS")]
+Geometry = Annotated[Path | None, typer.Option("--geometry", help="Geometry (TOML) that the weights were trained for.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")]
 Prefix = Annotated[
     str | None, typer.Option("--prefix", help="Begin of the arrays' names, where the file holds several networks: seed0/.")
@@ -21,7 +22,7 @@ def convert_model(
     method: Method,
     weights: Weights,
     output: Output,
-    geometry: GeometryFile = None,
+    geometry: Geometry = None,
     modality: ModalityName = None,
     prefix: Prefix = None,
     overwrite: Overwrite = False,
