@@ -193,7 +193,10 @@ def _geometry(sources: Sequence[Source], kind: Modality, geometry: GeometryLike)
     if geometry is not None:
         return given_geometry(kind, geometry)
     if not sources:
-        raise InputError(f"training without scans needs the {kind.name} geometry; give a TOML file with --geometry")
+        raise InputError(
+            f"there is nothing to learn from; give scans or, where the method simulates its frames, the {kind.name} geometry as a "
+            "TOML file with --geometry"
+        )
     first, *others = [choose_geometry(source, kind) for source in sources]
     for other, source in zip(others, sources[1:], strict=True):
         old, new = first.to_mapping(), other.to_mapping()
