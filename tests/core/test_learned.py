@@ -128,7 +128,8 @@ def test_frames_of_another_shape_are_refused():
 def test_the_provenance_names_the_model():
     assert Level.from_model(MODEL, Bench(gain=2.0), {}).facts() == {"model_hash": "abc", "model_seed": 3}
     in_memory = dataclasses.replace(MODEL, file={})
-    assert Level.from_model(in_memory, Bench(gain=2.0), {}).facts()["model_hash"] == in_memory.digest()
+    said = Level.from_model(in_memory, Bench(gain=2.0), {}).facts()
+    assert said == {"model_hash": in_memory.digest(), "model_weights": in_memory.weights_hash(), "model_seed": 3}
     assert Level(Bench()).facts() == {}
 
 

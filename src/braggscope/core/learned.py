@@ -190,11 +190,12 @@ class Learned(PerFrame):
         return [f.name for f in dataclasses.fields(cls) if f.metadata.get("stage") == "training"]
 
     def facts(self) -> dict[str, Any]:
-        """The model's file and hash, and how it was trained, for the provenance."""
+        """The model's file, its hash and that of its weights, and how it was trained, for the provenance."""
         if self.model is None:
             return {}
         trained = {f"model_{name}": value for name, value in self.model.provenance.items()}
-        return {**(self.model.file or {"model_hash": self.model.digest()}), **trained}
+        own = {"model_hash": self.model.digest(), "model_weights": self.model.weights_hash()}
+        return {**(self.model.file or own), **trained}
 
 
 def _differences(
