@@ -194,8 +194,8 @@ def _geometry(sources: Sequence[Source], kind: Modality, geometry: GeometryLike)
         return given_geometry(kind, geometry)
     if not sources:
         raise InputError(
-            f"there is nothing to learn from; give scans or, where the method simulates its frames, the {kind.name} geometry as a "
-            "TOML file with --geometry"
+            f"there is nothing to learn from; give scans or, where the method simulates its frames, the {kind.name} geometry as "
+            "a TOML file with --geometry"
         )
     first, *others = [choose_geometry(source, kind) for source in sources]
     for other, source in zip(others, sources[1:], strict=True):
