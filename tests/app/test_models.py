@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -201,6 +202,15 @@ def test_published_weights_become_a_model(cli, scan_file, tmp_path, toml):
     assert float(load_model(tmp_path / "s.safetensors").weights["slope"]) == 2.0
     arrays = {"trained/slope": np.array(3.0), "trained/offset": np.array(0.0)}
     assert braggscope.convert_model("network", arrays, geometry={"gain": 1.0}).weights["slope"] == 3.0
+
+
+def test_a_method_says_which_prefixes_it_takes(cli, refused, tmp_path):
+    examples = Path(__file__).parents[2] / "examples"
+    words = ("convert-model", "nanobeamnn", examples / "data" / "nanobeamnn_weights.npz", "--geometry")
+    words = (*words, examples / "nanobeam_sriro3.toml", "-o", tmp_path / "m.safetensors", "--prefix")
+    assert "the weights have no prefix 'seed77/'; they have: trained/" in refused(*words, "seed77")
+    assert cli(*words, "ensemble", "--quiet") == (0, "", "")
+    assert load_model(tmp_path / "m.safetensors").options["ensemble"] == 10
 
 
 def test_info_says_what_a_model_is(cli, model):

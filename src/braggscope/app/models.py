@@ -49,7 +49,6 @@ def convert_weights(
     arrays = _arrays(weights) if isinstance(weights, str | Path) else dict(weights)
     if not arrays:
         raise InputError(f"{_has(weights)} no arrays")
-    _check_prefix(arrays, prefix, weights)
     model = cls.convert(arrays, chosen, prefix=prefix)
     origin = {"input_file": Path(weights).name, **file_hash(Path(weights))} if isinstance(weights, str | Path) else {}
     made = {**made_now(), **origin, "geometry_files": geometry_files(model.geometry)}
@@ -129,15 +128,6 @@ def _arrays(path: str | Path) -> dict[str, np.ndarray]:
         if "pickle" in str(error):  # what numpy takes every unknown file for
             raise InputError(f"weights file {path} is not an .npz file of arrays (numpy.savez)") from None
         raise InputError(f"weights file {path} cannot be read ({' '.join(str(error).split())}); {wanted}") from None
-
-
-def _check_prefix(arrays: Mapping[str, Any], prefix: str | None, weights: Any) -> None:
-    """Raise InputError, listing those there are, where no array has the prefix."""
-    if prefix is not None and not any(name.startswith(prefix) for name in arrays):
-        found = sorted({name.rpartition("/")[0] + "/" for name in arrays if "/" in name})
-        raise InputError(
-            f"{_has(weights)} no array whose name begins with '{prefix}'; prefixes there are: {', '.join(found) or 'none'}"
-        )
 
 
 def _has(weights: Any) -> str:

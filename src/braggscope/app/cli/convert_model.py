@@ -14,7 +14,11 @@ Weights = Annotated[Path, typer.Argument(help="The weights as plain arrays (.npz
 Geometry = Annotated[Path | None, typer.Option("--geometry", help="Geometry (TOML) that the weights were trained for.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")]
 Prefix = Annotated[
-    str | None, typer.Option("--prefix", help="Begin of the arrays' names, where the file holds several networks: seed0/.")
+    str | None,
+    typer.Option(
+        "--prefix",
+        help="Which of several networks: begin of its arrays' names, such as seed0/; or ensemble: all (nanobeamnn).",
+    ),
 ]
 
 
