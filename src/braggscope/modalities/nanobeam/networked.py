@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -24,7 +21,7 @@ import xarray as xr
 
 from braggscope.core.batch import Batch
 from braggscope.core.errors import InputError
-from braggscope.core.learned import Learned, Training
+from braggscope.core.learned import Learned
 from braggscope.core.maps import Quantity
 from braggscope.core.model import Model
 from braggscope.core.source import Source
@@ -226,29 +223,3 @@ class Networked(Learned, WithDeviance):
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
-
-
-def training_provenance(
-    sources: Sequence[Source], training: Training, data_hash: str, epochs: int, **more: Any
-) -> dict[str, Any]:
-    """Where a model comes from: program, data, seed, epochs and time."""
-    said = [source.provenance.get("input_file", "a source") for source in sources]
-    return {
-        "version": version("braggscope"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "trained_on": said or ["its own simulation"],
-        "data_hash": data_hash,
-        "seed": training.seed,
-        "epochs": epochs,
-        "device": training.device,
-        "precision": training.precision,
-        **more,
-    }
-
-
-def weights_hash(weights: Mapping[str, np.ndarray]) -> str:
-    """A hash of arrays and their names."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode() + np.ascontiguousarray(weights[name]).tobytes())
-    return digest.hexdigest()

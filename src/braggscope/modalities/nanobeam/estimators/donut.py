@@ -33,7 +33,7 @@ from braggscope.core.maps import Quantity
 from braggscope.core.source import Source
 
 from ..geometry import check_frame
-from ..networked import JUDGED, Networked, training_provenance
+from ..networked import JUDGED, Networked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -176,7 +176,7 @@ class DonutMethod(Networked):
 
         def finished(last: Report) -> DonutMethod:
             shape = (made.counts.shape[1], made.counts.shape[2])
-            provenance = training_provenance(sources, training, made.task.data_hash, last.epoch, recipe=self.recipe)
+            provenance = {"data_hash": made.task.data_hash, "recipe": self.recipe}
             apart = made.counts[made.validation[:JUDGED]]
             facts = {"peak": made.peak, "frames": len(made.counts)}
             return self.with_network(made.network.without_decoder(), shape, np.maximum(apart, 0), provenance, **facts)

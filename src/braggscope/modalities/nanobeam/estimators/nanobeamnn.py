@@ -29,7 +29,7 @@ from braggscope.core.model import Model
 from braggscope.core.source import Source
 
 from ..geometry import NanobeamGeometry, check_frame
-from ..networked import JUDGED, Networked, training_provenance, weights_hash
+from ..networked import JUDGED, Networked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,7 +118,7 @@ class NanobeamNN(Networked):
             members.append(network)
             reports = train(task, self._training(training, member))
             if member == self.ensemble - 1:
-                reports = ending(reports, lambda last: self._trained(members, data, parts, sources, training, last))
+                reports = ending(reports, lambda _: self._trained(members, data, parts, training.seed))
             yield from (self._counted(report, member) for report in reports)
 
     def _data(self, sources: Sequence[Source], seed: int) -> Labelled:
@@ -189,20 +189,12 @@ class NanobeamNN(Networked):
             network=member + 1,
         )
 
-    def _trained(
-        self,
-        members: list[nn.Module],
-        data: Labelled,
-        parts: list[np.ndarray],
-        sources: Sequence[Source],
-        training: Training,
-        last: Report,
-    ) -> Self:
+    def _trained(self, members: list[nn.Module], data: Labelled, parts: list[np.ndarray], seed: int) -> Self:
         """The method with its trained networks, and their error on the frames that were kept apart."""
         from ..networks.nanobeamnn import Ensemble
 
-        test = data.counts(parts[2], training.seed, 0)
-        provenance = training_provenance(sources, training, data.digest(), last.epoch, recipe=self.recipe)
+        test = data.counts(parts[2], seed, 0)
+        provenance = {"data_hash": data.digest(), "recipe": self.recipe}
         shape = (data.stored.shape[1], data.stored.shape[2])
         trained = self.with_network(Ensemble(members).eval(), shape, test[:JUDGED], provenance)
         found = trained.estimated(test)
@@ -227,8 +219,7 @@ class NanobeamNN(Networked):
         for member, one in enumerate(prefixes):
             arrays |= from_published(weights, one, member)
         method = cls(geometry, ensemble=len(prefixes))
-        provenance = {"version": training_provenance([], Training(), "", 500)["version"], "converted_from": ", ".join(prefixes)}
-        provenance |= {"weights_hash": weights_hash(arrays), "trained_on": "published weights of NanobeamNN"}
+        provenance = {"converted_from": ", ".join(prefixes), "data": "published weights of NanobeamNN"}
         model = Model("nanobeam", cls.name, geometry.to_mapping(), FRAME_SHAPE, method.options(), {}, provenance, arrays)
         render = renderer("box", geometry, FRAME_SHAPE, method.peak)
         frames = simulated(render, FRAME_SHAPE, at_random(JUDGED // 2, 0), method.peak).fixed(0)
