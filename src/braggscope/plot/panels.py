@@ -5,7 +5,6 @@ Functions take a map (core.maps) and draw on given axes or give a figure; they n
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import Literal
 
 import matplotlib
@@ -91,7 +90,8 @@ def maps_figure(dataset: xr.Dataset, names: list[str] | None = None, *, signed: 
         panels = [panel for panel in panels if panel in dataset]
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(8.5, 2.6 * rows), layout="constrained")
-    for ax, panel in zip_longest(figure.subplots(rows, 2, squeeze=False).ravel(), panels, fillvalue=""):
+    axes = figure.subplots(rows, 2, squeeze=False).ravel()
+    for ax, panel in zip(axes, [*panels, ""], strict=False):
         _panel(ax, dataset, panel, panel in signed)
     if title:
         figure.suptitle(title)
