@@ -117,6 +117,18 @@ def test_noise_is_drawn_once_as_published_and_anew_in_the_quick_recipe():
     assert np.array_equal(anew.counts(which, 1, 2)[1], anew.counts(which[1:], 1, 2)[0])  # whatever frames are drawn beside it
 
 
+@pytest.mark.parametrize("noise", ["once", "redrawn"])
+def test_simulated_counts_are_reported_as_the_detector_does(noise):
+    """Counts below 3 as 0, above 5 as 5, the rest as without limits; the published kernels know of no detector."""
+    options, which = {"kernel": "closed_form", "grid": 3, "noise": noise}, np.arange(27)
+    limited = published().replace(threshold=2.5, saturation=5.0)
+    plain, seen = (NanobeamNN(g, **options)._data([], 5).counts(which, 5, 1) for g in (published(), limited))
+    assert plain.max() > 5 and np.isin(plain, (1, 2)).any()
+    np.testing.assert_array_equal(seen, np.where(plain < 2.5, 0, np.minimum(plain, 5)))
+    box = NanobeamNN(limited, **{**options, "kernel": "box"})._data([], 5).counts(which, 5, 1)
+    assert box.max() > 5 and (box == 1).any()
+
+
 @pytest.mark.parametrize("mean", [0.05, 3.0, 70.0])
 def test_counts_are_poisson(mean):
     """Mean, variance and P(0) of 80 000 counts, within 4 standard deviations; 70 is drawn in pieces."""

@@ -46,11 +46,14 @@ class Labelled:
     stored: Counts, or expected counts in units of `step`, shape (frame, row, column), unsigned integers.
     labels: Strain, omega and chi, degrees, shape (frame, 3), float64.
     step: None where the counts are fixed; else counts are drawn anew whenever they are asked for.
+    threshold, saturation: Drawn counts below the one are reported as 0, those above the other as it; 0: there is none.
     """
 
     stored: np.ndarray
     labels: np.ndarray
     step: float | None = None
+    threshold: float = 0.0
+    saturation: float = 0.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,7 +61,11 @@ class Labelled:
     def counts(self, which: np.ndarray, seed: int, epoch: int) -> np.ndarray:
         """Counts of these frames in an epoch, float32, shape (frame, row, column)."""
         found = self.stored[which].astype(np.float32)
-        return found if self.step is None else drawn(found * np.float32(self.step), which, seed, epoch)
+        if self.step is None:
+            return found
+        counts = drawn(found * np.float32(self.step), which, seed, epoch)
+        counts[counts < self.threshold] = 0
+        return np.minimum(counts, self.saturation, out=counts) if self.saturation > 0 else counts
 
     def fixed(self, seed: int) -> Labelled:
         """The same frames with counts drawn once and for all."""
@@ -76,14 +83,22 @@ class Labelled:
         return hashlib.sha256(self.labels.tobytes() + np.ascontiguousarray(some).tobytes() + repr(self.step).encode()).hexdigest()
 
 
-def simulated(render: Renderer, frame_shape: tuple[int, int], labels: np.ndarray, peak: float) -> Labelled:
-    """Frames at these labels (frame, 3), their counts to be drawn."""
+def simulated(
+    render: Renderer,
+    frame_shape: tuple[int, int],
+    labels: np.ndarray,
+    peak: float,
+    *,
+    threshold: float = 0.0,
+    saturation: float = 0.0,
+) -> Labelled:
+    """Frames at these labels (frame, 3), their counts to be drawn and reported as Labelled says."""
     step = peak / LEVELS
     stored = np.empty((len(labels), *frame_shape), np.uint16)
     for start in range(0, len(labels), BLOCK):
         expected = render(labels[start : start + BLOCK])
         stored[start : start + BLOCK] = np.rint(np.minimum(expected / step, 65535))
-    return Labelled(stored, labels, step)
+    return Labelled(stored, labels, step, threshold, saturation)
 
 
 def on_grid(grid: int, ranges: tuple[float, float, float] = RANGES) -> np.ndarray:

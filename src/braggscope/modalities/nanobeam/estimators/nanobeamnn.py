@@ -132,7 +132,10 @@ class NanobeamNN(Networked):
         frame_shape = (self.rows, self.columns)
         check_frame(self.geometry, frame_shape)
         labels = on_grid(self.grid) if self.grid else at_random(self.frames, seed)
-        data = simulated(renderer(self.kernel, self.geometry, frame_shape, self.peak), frame_shape, labels, self.peak)
+        render = renderer(self.kernel, self.geometry, frame_shape, self.peak)
+        detector = {"threshold": self.geometry.threshold, "saturation": self.geometry.saturation}
+        published = self.kernel != "closed_form"  # these kernels know of no detector
+        data = simulated(render, frame_shape, labels, self.peak, **({} if published else detector))
         once = self.noise == "once" or (self.noise == "recipe" and self.recipe == "published")
         return data.fixed(seed) if once else data
 
