@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from braggscope.core.estimator import Estimator
+from braggscope.core.geometry import hash_of_file
 from braggscope.core.learned import Learned, Training
 from braggscope.core.modality import Modality
 from braggscope.core.source import Source
@@ -83,7 +84,7 @@ def _frames(source: Source) -> int:
 
 def geometry_files(geometry: Mapping[str, Any]) -> dict[str, str | None] | None:
     """The hashes of the files that a geometry names, by field; None where it names none."""
-    return {name: _hash_of(value) for name, value in geometry.items() if name.endswith("_file")} or None
+    return {name: hash_of_file(value) for name, value in geometry.items() if name.endswith("_file")} or None
 
 
 def made_now() -> dict[str, str]:
@@ -159,12 +160,6 @@ def file_hash(path: Path) -> dict[str, str]:
             digest.update(block)
     method = "sha256" if whole else f"sha256 of names, sizes and {BLOCKS} blocks of 1 MiB"
     return {"input_hash": digest.hexdigest(), "input_hash_method": method}
-
-
-def _hash_of(name: str) -> str | None:
-    """The hash of a file that the geometry names; None where it is not there (whoever reads it says so)."""
-    path = Path(name)
-    return file_hash(path)["input_hash"] if path.is_file() else None
 
 
 def plain(value: Any) -> str | int | float:

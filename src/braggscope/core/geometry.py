@@ -7,6 +7,7 @@ file name). Every bad value is named with its field, what came and what would do
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import tomllib
 from collections.abc import Mapping
@@ -98,6 +99,13 @@ def tables_in(path: str | Path) -> dict[str, dict[str, Any]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"geometry file {path} is not TOML: {error}") from None
     return {name: table for name, table in document.items() if isinstance(table, dict)}
+
+
+def hash_of_file(file: Any) -> str | None:
+    """SHA-256 of a file that a geometry names; None where there is none (whoever reads it says so)."""
+    if not isinstance(file, str) or not Path(file).is_file():
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _in_range(field: dataclasses.Field[Any], value: Any) -> float | int:

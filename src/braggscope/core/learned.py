@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import numpy as np
 
 from .errors import InputError
 from .estimator import PerFrame
-from .geometry import Geometry
+from .geometry import Geometry, hash_of_file
 from .source import Source
 
 if TYPE_CHECKING:
@@ -210,7 +209,7 @@ def _differences(
     found, now = [], geometry.to_mapping()
     for name in {**trained, **now}:
         old, new = trained.get(name), now.get(name)
-        if name in ignores or _same(old, new) or (name in hashes and hashes[name] == _hash_of(new)):
+        if name in ignores or _same(old, new) or (name in hashes and hashes[name] == hash_of_file(new)):
             continue
         found.append(f"{name} is {_shown(old)} in the model and {_shown(new)} here")
     return found
@@ -221,13 +220,6 @@ def _same(old: Any, new: Any) -> bool:
     if isinstance(old, int | float) and isinstance(new, int | float):
         return abs(old - new) <= SAME * max(abs(old), abs(new))
     return old == new
-
-
-def _hash_of(file: Any) -> str | None:
-    """The hash of a file; None where there is none."""
-    if not isinstance(file, str) or not Path(file).is_file():
-        return None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _shown(value: Any) -> str:
