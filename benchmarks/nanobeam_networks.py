@@ -6,8 +6,8 @@
     python benchmarks/nanobeam_networks.py amortised
     python benchmarks/nanobeam_networks.py speed
 
-DONUT learns from frames of strain and tilts at random, in the ranges of the sample of the papers, and is tried on other such frames and on the
-sample. Trained on the sample, it would know that its chi is twice its omega, and be better there than any measurement.
+DONUT learns from frames of strain and tilts at random, in the ranges of the sample of the papers, and is tried on other such
+frames and on the sample. Trained on the sample, it would know that chi is twice omega there, and be better than any measurement.
 
 A training writes its model to --models and is left out where that is there already. --quick tries everything with a tiny
 training; its figures say nothing.

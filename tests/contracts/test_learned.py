@@ -46,7 +46,8 @@ def test_an_exported_model_maps_as_the_trained_method(modality, method, tmp_path
     again = type(trained).from_model(load_model(tmp_path / "m.onnx"), source.geometry, options)
     a, b = trained.result(run(trained, source)), again.result(run(again, source))
     for name in (quantity.name for quantity in trained.quantities()):
-        good = (a["flag"].values == 0) & (b["flag"].values == 0)
+        good = np.isfinite(a[name].values)  # a network of a few epochs explains few frames, and says so
+        assert good.mean() > 0.5 and np.array_equal(good, np.isfinite(b[name].values)), name
         spread = np.nanmax(a[name].values[good]) - np.nanmin(a[name].values[good])
         # 1e-3 of what the map shows: single precision in another order, and rounding near the edge of a flag
         assert np.nanmax(np.abs(a[name] - b[name]).values[good]) <= 1e-3 * spread, name

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 FACTORS = {"strain": 100.0, "omega": 10.0, "chi": 5.0}  # label = factor x value, so that all labels are within +-0.5
 RANGES = {"strain": 5e-3, "omega": 0.05, "chi": 0.1}
 FRAME_SHAPE = (64, 64)
-RECIPES = {"published": {"epochs": 500, "batch": 64, "rate": 1e-4}, "quick": {"epochs": 100, "batch": 64, "rate": 2e-3}}
+RECIPES = {"published": {"epochs": 500, "batch": 64, "rate": 1e-4}, "quick": {"epochs": 60, "batch": 64, "rate": 2e-3}}
 RANGES_OF_OPTIONS = {
     "ensemble": (1, 100), "frames": (10, 10**7), "rows": (1, 4096), "columns": (1, 4096), "peak": (0.1, 1e5),
     "epochs": (0, 10**6), "batch": (0, 65536), "rate": (0, 1),
 }  # fmt: skip
-QUICK_WARMING, QUICK_START, QUICK_END = 0.25, 0.04, 1e-3  # of the learning rate: until when it rises, from and to what share
+QUICK = {"warming": 0.25, "start": 0.04, "end": 1e-3}  # course of the learning rate, see infer/schedules.py
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class NanobeamNN(Networked):
         """One network and what it is to learn."""
         import torch
 
+        from braggscope.infer.schedules import one_cycle
         from braggscope.infer.train import Task
 
         from ..labelled import Batches
@@ -161,7 +163,7 @@ class NanobeamNN(Networked):
             validation=lambda: Batches(data, parts[1], int(recipe["batch"]), factors, seed, 0),
             optimiser=lambda net: torch.optim.Adam(net.parameters(), lr=recipe["rate"]),
             epochs=int(recipe["epochs"]),
-            schedule=one_cycle if self.recipe == "quick" else None,
+            schedule=partial(one_cycle, **QUICK) if self.recipe == "quick" else None,
             config={**self.options(), "geometry": self.geometry.to_mapping(), "member_seed": seed},
             data_hash=data.digest(),
         )
@@ -248,12 +250,3 @@ def _squared_error(network: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str
     frames, labels = batch
     squared = (network(frames) - labels).square().mean(0)
     return {"loss": squared.mean(), **{f"{name}_mse": squared[i] for i, name in enumerate(FACTORS)}}
-
-
-def one_cycle(progress: float) -> float:
-    """Share of the largest learning rate: up from QUICK_START along a cosine, then down to QUICK_END (Smith & Topin 2018)."""
-    from math import cos, pi
-
-    if progress < QUICK_WARMING:
-        return QUICK_START + (1 - QUICK_START) * (1 - cos(pi * progress / QUICK_WARMING)) / 2
-    return QUICK_END + (1 - QUICK_END) * (1 + cos(pi * (progress - QUICK_WARMING) / (1 - QUICK_WARMING))) / 2
