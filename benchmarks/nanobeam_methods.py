@@ -259,7 +259,7 @@ def sample(options: argparse.Namespace, models: Models) -> None:
     said = "; ".join(f"{n} {np.sqrt(limit[:, i, i].mean()):.3g}{UNITS[n]}" for i, n in enumerate(ANGLES))
     row("sample of the papers: Cramer-Rao bound, every 16th frame", "", said)
     methods = closed_form_methods(models)
-    methods |= existing({f"donut of this sample, {size}": models.donut_of_sample(size) for size in ("compact", "published")})
+    methods |= existing({f"donut of these ranges, {size}": models.donut_of_sample(size) for size in ("compact", "published")})
     maps = {"truth": {n: truth[n].reshape(scan.shape) for n in ANGLES}}
     for name, method in methods.items():
         values = method.fit(Batch(np.arange(len(counts)), counts))
