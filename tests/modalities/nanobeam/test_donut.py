@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from braggscope.core.batch import Batch
 from braggscope.core.errors import InputError
 from braggscope.core.learned import Training
 from braggscope.modalities.nanobeam.donut_training import Learning, robust
+from braggscope.modalities.nanobeam.estimators.amortised import Amortised
 from braggscope.modalities.nanobeam.estimators.donut import DonutMethod
 from braggscope.modalities.nanobeam.geometry import published
 from braggscope.modalities.nanobeam.phantom import uniform
@@ -153,3 +156,10 @@ def test_bad_input_is_refused():
         DonutMethod(published(), passes=30)
     with pytest.raises(InputError, match="dropout must be 0 with size=compact"):
         DonutMethod(published(), size="compact", dropout=0.1)
+
+
+@pytest.mark.parametrize("method", [DonutMethod, Amortised])
+def test_dark_frames_are_nothing_to_learn_from(method):
+    dark = dataclasses.replace(scan_of(100), expected=lambda index: torch.full((len(index), 64, 64), 1e-4), noise=None)
+    with pytest.raises(InputError, match=r"training needs at least 64 frames.* 100"):
+        next(method(published()).train([dark], Training()))

@@ -27,6 +27,7 @@ from braggscope.infer.runtime import ahead
 
 from . import compiled, differentiable
 from .compiled import IN_RADIANS
+from .pooled import has_light
 from .simulated_frames import Frames, Population
 
 VALIDATION_FRAMES = 4096
@@ -169,8 +170,9 @@ def frames_of(sources: Sequence[Source], population: Population, thickness: floa
         for batch in source.batches(only=only):
             seen += len(batch)
             fitted = compiled.fit(population.made, batch.frames, batch.mask, SOME_FREE, thickness)
-            good = np.flatnonzero(fitted["state"] & compiled.FAULTS == 1)
-            counts = compiled.transposed(batch.frames, batch.mask)[good]
+            counts = compiled.transposed(batch.frames, batch.mask)
+            good = np.flatnonzero((fitted["state"] & compiled.FAULTS == 1) & has_light(counts))
+            counts = counts[good]
             deviance, parameters, _ = differentiable.profile(population.made, counts, fitted["parameters"][good])
             parts.append(Frames(counts, parameters, deviance))
     usable = sum(len(part) for part in parts)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FEWEST = 64
+NOTHING = 30  # counts in a frame; with fewer there is nothing to learn from
 SEPARATE = 0.1  # share of the frames that validation takes
 
 
@@ -24,7 +25,7 @@ def pooled(sources: Sequence[Source], most: int = 0) -> np.ndarray:
     """Counts of all sources, -1 where they may not be used, shape (frame, row, column), int16 or int32.
 
     most: Frames to take at most, spread evenly over all of them; 0: all.
-    Raises InputError where there are fewer than FEWEST, or frames of different shapes.
+    Frames without light are left out. Raises InputError where fewer than FEWEST are left, or shapes differ.
     """
     shapes = {tuple(source.frame_shape) for source in sources}
     if len(shapes) > 1:
@@ -42,10 +43,16 @@ def pooled(sources: Sequence[Source], most: int = 0) -> np.ndarray:
             counts = np.rint(batch.frames) if batch.frames.dtype.kind == "f" else batch.frames
             used = counts if batch.mask is None else np.where(batch.mask, counts, -1)
             parts.append(used.astype(np.int16 if used.max(initial=0) < 2**15 else np.int32))
-    count = sum(len(part) for part in parts)
-    if count < FEWEST:
-        raise InputError(f"training needs at least {FEWEST} frames, got {count}")
-    return np.concatenate(parts)
+    count, lit = sum(len(part) for part in parts), [part[has_light(part)] for part in parts]
+    if sum(len(part) for part in lit) < FEWEST:
+        dark = f", {count - sum(len(part) for part in lit)} of them with fewer than {NOTHING} counts" if count >= FEWEST else ""
+        raise InputError(f"training needs at least {FEWEST} frames, got {count}{dark}")
+    return np.concatenate(lit)
+
+
+def has_light(counts: np.ndarray) -> np.ndarray:
+    """Which frames (frame, row, column) have anything to learn from; counts below zero are not used."""
+    return np.maximum(counts, 0).sum((1, 2), dtype=np.float64) >= NOTHING
 
 
 def digest(counts: np.ndarray) -> str:
