@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,20 @@ class Modality:
         """Names of the estimators, without importing them."""
         folder = importlib.import_module(f"{self.package}.estimators")
         return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_"))
+
+    def analyses(self) -> list[str]:
+        """Names of the analyses (core.analysis), without importing them; none where the folder has no analysis/."""
+        try:
+            folder = importlib.import_module(f"{self.package}.analysis")
+        except ModuleNotFoundError:
+            return []
+        return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_"))
+
+    def analysis(self, name: str) -> Callable[..., Any]:
+        """The function of an analysis. Raises InputError, listing those there are, for an unknown one."""
+        if name not in self.analyses():
+            raise one_of(f"{self.name} analysis", name, self.analyses())
+        return getattr(importlib.import_module(f"{self.package}.analysis.{name}"), name)
 
     def estimator(self, method: str) -> type[Estimator]:
         """The estimator class of a method. Raises InputError, listing those there are, for an unknown one."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from braggscope.modalities.dfxm import views
+from braggscope.modalities.dfxm.views import rocking as views
 from braggscope.modalities.dfxm.estimators.moments import Moments
 from braggscope.modalities.dfxm.phantom import subgrains
 from braggscope.plot.colour_key import key_colours

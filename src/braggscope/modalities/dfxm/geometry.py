@@ -6,12 +6,17 @@ values, so that each may be missing; what needs one says so.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from braggscope.core.errors import InputError
 from braggscope.core.geometry import Geometry, quantity
+
+GONIOMETER = "mu:-y diffry:-y omega:z diffrz:z chi:x phi:-y"  # Poulsen et al. 2021; the base of ESRF ID03 is mu or diffry
+AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,29 @@ class DfxmGeometry(Geometry):
     )
     energy_kev: float | None = quantity("keV", low=1, high=200, default=None, doc="photon energy")
     two_theta_deg: float | None = quantity("deg", low=0.1, high=179, default=None, doc="scattering angle of the reflection")
+    goniometer: str = dataclasses.field(
+        default=GONIOMETER, metadata={"doc": "motors that turn the sample, from the laboratory inwards, with their axes at zero"}
+    )
+
+    def check(self) -> None:
+        """Raise InputError where the goniometer cannot be understood."""
+        self.goniometer_axes()
+
+    def goniometer_axes(self) -> dict[str, tuple[float, float, float]]:
+        """Unit axis of each motor at zero in the laboratory (x along the beam, z upwards), outermost first.
+
+        >>> DfxmGeometry(goniometer="mu:-y chi:x").goniometer_axes()
+        {'mu': (-0.0, -1.0, -0.0), 'chi': (1.0, 0.0, 0.0)}
+        """
+        axes: dict[str, tuple[float, float, float]] = {}
+        for word in str(self.goniometer).split():
+            found = re.fullmatch(r"(\w+):([+-]?)([xyz])", word)
+            if found is None or found[1] in axes:
+                raise InputError(f"goniometer must be motors with their axes, each once, like '{GONIOMETER}', got '{word}' in it")
+            sign = -1.0 if found[2] == "-" else 1.0
+            x, y, z = AXES[found[3]]
+            axes[found[1]] = (sign * x, sign * y, sign * z)
+        return axes
 
     def sample_pixel_um(self) -> tuple[float, float]:
         """Size of a pixel in the sample along rows and columns, um: p / (M sin 2 theta) along the beam, and p / M across.

@@ -1,0 +1,108 @@
+"""Analyses: scans or maps in, a map or a table out, beyond what one method makes of one scan.
+
+An analysis is a function in a module of the same name in a modality's folder analysis/. Its signature says all that the program
+and the page need to offer it:
+
+    def domains(
+        orientation: xr.Dataset,                                          # a map file; Scan: a scan file; list[...]: several
+        *,
+        threshold: Annotated[float, Says("least misorientation of a wall", unit="deg")] = 0.1,
+        geometry: DfxmGeometry | None = None,                             # a TOML file
+    ) -> xr.Dataset:
+
+The first line of its docstring is its help. What it returns follows the conventions of maps (core.maps); a table is a map whose
+dimension is "domain", "component" or the like. One that writes a file of another kind has a keyword `output: Path` instead and
+returns what it has to say about it, by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import xarray as xr
+
+from .geometry import Geometry
+from .scan import Scan
+
+
+@dataclass(frozen=True)
+class Says:
+    """What an option of an analysis means, in which unit, and which words it may be."""
+
+    doc: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An input or an option of an analysis.
+
+    kind: "scan", "map", "geometry", "output" or "option".
+    type: Of an option: float, int, str, bool, Path or a tuple of these.
+    default: `inspect.Parameter.empty` where it must be given.
+    several: Whether it is a list.
+    """
+
+    name: str
+    kind: str
+    type: Any
+    default: Any
+    several: bool
+    says: Says
+
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is inspect.Parameter.empty
+
+
+def arguments(analysis: Callable[..., Any]) -> list[Argument]:
+    """The inputs of an analysis in order, then its options. Raises TypeError for one that has no type this module knows."""
+    hints = typing.get_type_hints(analysis, include_extras=True)
+    return [_argument(p, hints[p.name]) for p in inspect.signature(analysis).parameters.values()]
+
+
+def summary_line(analysis: Callable[..., Any]) -> str:
+    """The first line of its docstring."""
+    return (analysis.__doc__ or "").strip().split("\n")[0]
+
+
+def attributes(dataset: xr.Dataset) -> Mapping[str, Any]:
+    """What an analysis found beside its maps and tables: attributes of its result that are numbers or words."""
+    return {str(n): v for n, v in dataset.attrs.items() if isinstance(v, str | int | float) and not isinstance(v, bool)}
+
+
+def _argument(parameter: inspect.Parameter, hint: Any) -> Argument:
+    says = Says("")
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *extras = typing.get_args(hint)
+        says = next((one for one in extras if isinstance(one, Says)), says)
+    hint = _without_none(hint)
+    several = typing.get_origin(hint) is list
+    inner = typing.get_args(hint)[0] if several else hint
+    known = {Scan: "scan", xr.Dataset: "map"}
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        if inner not in known:
+            raise TypeError(f"input {parameter.name} of an analysis must be a Scan or a Dataset, not {hint}")
+        return Argument(parameter.name, known[inner], inner, parameter.default, several, says)
+    kind = known.get(inner, "option")
+    if isinstance(inner, type) and issubclass(inner, Geometry):
+        kind = "geometry"
+    if parameter.name == "output" and inner is Path:
+        kind = "output"
+    return Argument(parameter.name, kind, inner, parameter.default, several, says)
+
+
+def _without_none(hint: Any) -> Any:
+    """The type of an option that may also be None."""
+    if typing.get_origin(hint) in (typing.Union, UnionType):
+        rest = [one for one in typing.get_args(hint) if one is not type(None)]
+        return rest[0] if len(rest) == 1 else hint
+    return hint

@@ -1,0 +1,1 @@
+"""Pictures of dark-field maps and analyses, one subject to a file."""
