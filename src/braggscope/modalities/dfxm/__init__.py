@@ -10,7 +10,11 @@ MODALITY = Modality(
     package=_HERE,
     geometry=f"{_HERE}.geometry:DfxmGeometry",
     forward=f"{_HERE}.forward:RockingCurve",
-    phantoms={name: f"{_HERE}.phantom:{name}" for name in ("subgrains", "bent_crystal")},
+    phantoms={
+        "subgrains": f"{_HERE}.phantom:subgrains",
+        "bent_crystal": f"{_HERE}.phantom:bent_crystal",
+        "dislocation_walls": f"{_HERE}.phantom_walls:dislocation_walls",
+    },
     default_method="moments",
     views={name: f"{_HERE}.views.rocking:{name}" for name in ("overview", "mosaicity", "rocking_curves")},
     example_geometry=f"{_HERE}.geometry:id03",

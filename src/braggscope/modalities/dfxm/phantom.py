@@ -1,19 +1,23 @@
-"""Crystals whose rocking curves are known, for simulation.
+"""Crystals whose rocking curves are known, for simulation: what all phantoms share, and the two simplest.
 
-Fields are drawn over the detector, y (rows) and x (columns) from 0 to 1. Each pixel has one Gaussian peak over the motors; its
-position follows the local orientation. Counts are detector units: a camera with a scintillator, `CAMERA`, adds its offset, its
-gain and its read-out noise. The truth are the moments of the expected curve over the points of the scan, above the pedestal.
+Fields are drawn over the detector, y (rows) and x (columns) from 0 to 1. A pixel has one or two Gaussian peaks over the motors;
+their positions follow the local orientation. The widths of the instrument add to theirs in quadrature. Counts are detector
+units: a camera with a scintillator, `CAMERA`, adds its offset, its gain and its read-out noise, on request also pixels with a
+dark current and events of gamma rays. What the truth says is in `phantom_truth`.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
@@ -23,14 +27,89 @@ from braggscope.core.simulation import Simulation
 
 from .forward import RockingCurve
 from .geometry import DfxmGeometry
+from .phantom_camera import Camera, dark_current
+from .phantom_scan import ScanAxes, scan_axes
+from .phantom_truth import truth_of
 
 # A scientific CMOS camera behind a scintillator: offset and read-out noise as in the scans of ESRF ID03
 CAMERA = Noise(gain=2.0, offset=100.0, readout=3.0, saturation=65535.0)
-MOTORS = {1: ("mu",), 2: ("chi", "mu"), 3: ("chi", "mu", "ccmth")}
-STEP_DEG = {"chi": 0.08, "mu": 0.06, "ccmth": 0.005}
+CORRELATION = 0.3  # of any two motors over the peak of a pixel, before the instrument's resolution
 
 
-def subgrains(
+@dataclass(frozen=True)
+class Peak:
+    """A Gaussian peak of every pixel.
+
+    centre, width: Per motor, in its unit, the centre from the middle of the scan; shape (motor, row, column).
+    brightness: Height, relative to the other pixels and peaks, shape (row, column).
+    """
+
+    centre: np.ndarray
+    width: np.ndarray
+    brightness: np.ndarray
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """The peaks of every pixel, and what else is known of it under its name: (values (row, column), unit, long name)."""
+
+    peaks: tuple[Peak, ...]
+    known: Mapping[str, tuple[np.ndarray, str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What a phantom is drawn on: the pixels, the scan and the random numbers."""
+
+    random: np.random.Generator
+    frame_shape: tuple[int, int]
+    scan: ScanAxes
+
+    @property
+    def motors(self) -> int:
+        """How many motors the scan has."""
+        return len(self.scan.names)
+
+    @functools.cached_property
+    def position(self) -> tuple[np.ndarray, np.ndarray]:
+        """y and x of each pixel, 0 to 1, each of the frame's shape."""
+        y, x = np.meshgrid(*((np.arange(n) + 0.5) / n for n in self.frame_shape), indexing="ij")
+        return y, x
+
+    def smooth(self, length: float) -> np.ndarray:
+        """A random field from 0 to 1 that varies over this fraction of the frame."""
+        field = gaussian_filter(self.random.normal(size=self.frame_shape), [length * n for n in self.frame_shape], mode="wrap")
+        return (field - field.min()) / max(float(np.ptp(field)), 1e-30)
+
+    def tilts(self, orientation: list[np.ndarray]) -> np.ndarray:
+        """Peak centres, 45 % of half the scan times orientations of about -1 to 1, one per motor; shape (motor, row, column)."""
+        return np.array([0.45 * half * tilt for half, tilt in zip(self.scan.half, orientation, strict=True)])
+
+    def widths(self, spread: np.ndarray, fraction: float = 0.14) -> np.ndarray:
+        """Peak widths: a fraction of half the scan, 0.8 steps at least, times `spread`; shape (motor, row, column)."""
+        pairs = zip(self.scan.half, self.scan.step, strict=True)
+        return np.array([max(fraction * half, 0.8 * step) * spread for half, step in pairs])
+
+
+def phantom(draw: Callable[..., Crystal]) -> Callable[..., Simulation]:
+    """Make the drawing of a crystal a phantom: a function of geometry, the options of `_simulated` and its own -> Simulation.
+
+    draw: Function (canvas, *, own options) -> Crystal.
+    """
+    own = [p for p in inspect.signature(draw, eval_str=True).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    common = list(inspect.signature(_simulated, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(draw)
+    def simulate(geometry: DfxmGeometry | None, **options: Any) -> Simulation:
+        kept = {name: value for name, value in options.items() if name not in {p.name for p in own}}
+        return _simulated(functools.partial(draw, **{n: v for n, v in options.items() if n not in kept}), geometry, **kept)
+
+    simulate.__signature__ = inspect.Signature([*common, *own])  # type: ignore[attr-defined]
+    return simulate
+
+
+def _simulated(
+    draw: Callable[[Canvas], Crystal],
     geometry: DfxmGeometry | None,
     *,
     shape: tuple[int, ...] = (41,),
@@ -38,123 +117,120 @@ def subgrains(
     seed: int = 0,
     peak: float = 800.0,
     noise: Noise | None = CAMERA,
+    motors: str = "",
+    resolution: str = "none",
+    jitter: float = 0.0,
+    hot_pixels: float = 0.0,
+    zingers: float = 0.0,
 ) -> Simulation:
-    """A deformed grain: cells with small orientation gradients between walls, dark around the grain.
+    """The scan of a crystal.
 
-    In the walls the curve is wider and weaker. geometry: Kept with the scan, not used.
+    geometry: Kept with the scan; its energy sets the middle of a scan of ccmth, its scattering angle the resolution.
     shape: Length of one to three scan axes.  frame_shape: Rows and columns.
     peak: Expected photons of the brightest pixel at its peak.
     noise: Of the camera; None gives the expected photons.
+    motors: Of the scan, slowest first, with the step in degrees where it is to be another: "chi mu:0.01".
+    resolution: Of the instrument: none, microscope (`phantom_scan.resolution`) or widths in degrees, "mu:0.01 chi:0.02".
+    jitter: Standard deviation of the motors about their places, in steps; the places reached are recorded.
+    hot_pixels: Fraction of the pixels that have a dark current.  zingers: Mean number of events of gamma rays in a frame.
     """
-    random = np.random.default_rng(seed)
-    y, x = _positions(frame_shape)
+    for name, value, high in (
+        ("peak", peak, math.inf),
+        ("jitter", jitter, 0.5),
+        ("hot_pixels", hot_pixels, 0.5),
+        ("zingers", zingers, 1e6),
+    ):
+        if not (0 <= value <= high and math.isfinite(value)) or (name == "peak" and value == 0):
+            raise InputError(f"option {name} must be {'positive' if name == 'peak' else f'from 0 to {high:g}'}, got {value}")
+    size = (int(frame_shape[0]), int(frame_shape[1]))
+    scan = scan_axes(geometry, tuple(shape), motors, resolution)
+    crystal = draw(Canvas(np.random.default_rng(seed), size, scan))
+    mesh, planned = scan.reached(jitter, seed), RockingCurve(scan.reached(0, seed))
+    peaks, tables = _seen(crystal.peaks, scan, peak, float(planned.cell))
+
+    def light(index: np.ndarray) -> torch.Tensor:
+        part = RockingCurve({n: m[index] for n, m in mesh.items()}).float()
+        part.cell = planned.cell.float()
+        return sum((part(table) for table in tables[1:]), start=part(tables[0])).T.reshape(len(index), *size)
+
+    dark = dark_current(hot_pixels, size, seed)
+    truth = truth_of(crystal, peaks, light, mesh, scan, noise or Noise(), np.zeros(size) if dark is None else dark.numpy())
+    expected = light if dark is None else lambda index: light(index) + dark
+    camera = noise if noise is None or zingers == 0 else Camera.of(noise, zingers)
+    name = getattr(draw, "func", draw).__name__
+    return Simulation(geometry, scan.grid(mesh if jitter else None), size, expected, truth, camera, seed, name)
+
+
+def _seen(
+    peaks: tuple[Peak, ...], scan: ScanAxes, photons: float, cell: float
+) -> tuple[tuple[Peak, ...], list[dict[str, torch.Tensor]]]:
+    """Peaks as the instrument sees them, the brightest so many photons high, and as parameters of the forward model.
+
+    The resolution adds to the covariance along the motors; what a peak sends altogether stays.
+    """
+    wider, totals, correlations = [], [], []
+    for one in peaks:
+        width = np.sqrt(one.width**2 + np.reshape(scan.resolution, (-1, 1, 1)) ** 2)
+        inner, outer = (_determinant(w, one.width) for w in (one.width, width))
+        correlations.append(
+            {(i, j): CORRELATION * np.prod(one.width[[i, j]], 0) / np.prod(width[[i, j]], 0) for i, j in _pairs(scan)}
+        )
+        height = one.brightness * np.sqrt(inner / outer)
+        wider.append(Peak(one.centre, width, height))
+        totals.append(height * np.sqrt((2 * math.pi) ** len(width) * outer) / cell)
+    scale = photons / max(float(one.brightness.max()) for one in wider)
+    seen = tuple(Peak(one.centre, one.width, scale * one.brightness) for one in wider)
+    return seen, [_table(*each, scan) for each in zip(seen, (scale * total for total in totals), correlations, strict=True)]
+
+
+def _pairs(scan: ScanAxes) -> list[tuple[int, int]]:
+    return list(itertools.combinations(range(len(scan.names)), 2))
+
+
+def _determinant(width: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """|S| of peaks so wide whose covariances are those of the peaks' own widths, shape (row, column)."""
+    covariance = CORRELATION * own[:, None] * own[None]
+    for i in range(len(width)):
+        covariance[i, i] = width[i] ** 2
+    return np.linalg.det(np.moveaxis(covariance, (0, 1), (-2, -1)))
+
+
+def _table(
+    peak: Peak, total: np.ndarray, correlation: Mapping[tuple[int, int], np.ndarray], scan: ScanAxes
+) -> dict[str, torch.Tensor]:
+    """Parameters of the forward model, one value per pixel."""
+    table = {"total": total, "pedestal": np.zeros_like(total)}
+    for i, name in enumerate(scan.names):
+        table |= {name: peak.centre[i], f"{name}_width": peak.width[i]}
+    table |= {f"{scan.names[i]}_{scan.names[j]}_correlation": rho for (i, j), rho in correlation.items()}
+    return {name: torch.as_tensor(values.ravel(), dtype=torch.float32) for name, values in table.items()}
+
+
+@phantom
+def subgrains(canvas: Canvas) -> Crystal:
+    """A deformed grain: cells with small orientation gradients between walls, dark around the grain.
+
+    In the walls the curve is wider and weaker.
+    """
+    random, (y, x) = canvas.random, canvas.position
     count = 14
     tree = cKDTree(random.random((count, 2)))
     distance, cell = tree.query(np.stack([y + 0.03 * np.sin(9 * x), x + 0.03 * np.sin(8 * y)], axis=-1), k=2)
     wall = np.exp(-(((distance[..., 1] - distance[..., 0]) / 0.04) ** 2))
     inside = ((y - 0.5) / 0.46) ** 2 + ((x - 0.5) / 0.48) ** 2 < 1
-    brightness = inside * (1 - 0.5 * wall) * (0.5 + 0.5 * _smooth(random, frame_shape, 0.1))
+    brightness = inside * (1 - 0.5 * wall) * (0.5 + 0.5 * canvas.smooth(0.1))
     orientation = [
         random.uniform(-1, 1, count)[cell[..., 0]] * 0.6 + 0.4 * (random.normal() * (y - 0.5) + random.normal() * (x - 0.5))
-        for _ in shape
+        for _ in range(canvas.motors)
     ]
-    return _simulation(geometry, "subgrains", orientation, 1 + 0.6 * wall, brightness, shape, seed, peak, noise)
+    return Crystal((Peak(canvas.tilts(orientation), canvas.widths(1 + 0.6 * wall), brightness),))
 
 
-def bent_crystal(
-    geometry: DfxmGeometry | None,
-    *,
-    shape: tuple[int, ...] = (41,),
-    frame_shape: tuple[int, int] = (120, 160),
-    seed: int = 0,
-    peak: float = 800.0,
-    noise: Noise | None = CAMERA,
-) -> Simulation:
-    """A crystal bent about both axes: each motor's peak position changes smoothly over the image. Arguments as in `subgrains`."""
-    random = np.random.default_rng(seed)
-    y, x = _positions(frame_shape)
-    slopes = [(1.2, 0.3), (-0.4, 1.1), (0.5, -0.9)][: len(shape)]
+@phantom
+def bent_crystal(canvas: Canvas) -> Crystal:
+    """A crystal bent about both axes: each motor's peak position changes smoothly over the image."""
+    y, x = canvas.position
+    slopes = [(1.2, 0.3), (-0.4, 1.1), (0.5, -0.9)][: canvas.motors]
     orientation = [a * (x - 0.5) + b * (y - 0.5) for a, b in slopes]
-    brightness = 0.4 + 0.6 * _smooth(random, frame_shape, 0.2)
-    return _simulation(geometry, "bent_crystal", orientation, 1 + 0.3 * x, brightness, shape, seed, peak, noise)
-
-
-def _simulation(
-    geometry: DfxmGeometry | None,
-    label: str,
-    orientation: list[np.ndarray],
-    spread: np.ndarray,
-    brightness: np.ndarray,
-    shape: tuple[int, ...],
-    seed: int,
-    peak: float,
-    noise: Noise | None,
-) -> Simulation:
-    """A simulation of peaks at 45 % of the half range times `orientation`, 14 % of it (0.8 steps) times `spread` wide."""
-    if len(shape) not in MOTORS or min(shape) < 2:
-        raise InputError(f"dfxm phantoms need one to three scan axes of at least 2 points, got shape {tuple(shape)}")
-    names, frame_shape = MOTORS[len(shape)], brightness.shape
-    axes = {n: STEP_DEG[n] * (np.arange(k) - (k - 1) / 2) for n, k in zip(names, shape, strict=True)}
-    mesh = {n: m.ravel() for n, m in zip(names, np.meshgrid(*axes.values(), indexing="ij"), strict=True)}
-    curve = RockingCurve(mesh)
-    params: dict[str, np.ndarray] = {"pedestal": np.zeros(frame_shape)}
-    volume = np.ones(frame_shape)
-    for name, tilt in zip(names, orientation, strict=True):
-        half = max(float(np.ptp(axes[name])) / 2, STEP_DEG[name])
-        params[name], params[f"{name}_width"] = 0.45 * half * tilt, max(0.14 * half, 0.8 * STEP_DEG[name]) * spread
-        volume = volume * params[f"{name}_width"] * math.sqrt(2 * math.pi) / STEP_DEG[name]
-    for a, b in itertools.combinations(names, 2):
-        params[f"{a}_{b}_correlation"] = np.full(frame_shape, 0.3)
-    params["total"] = peak * brightness / brightness.max() * volume
-    tensors = {n: torch.as_tensor(v.ravel(), dtype=torch.float32) for n, v in params.items()}
-
-    def expected(index: np.ndarray) -> torch.Tensor:
-        part = RockingCurve({n: m[index] for n, m in mesh.items()}).float()
-        part.cell = curve.cell.float()
-        return part(tensors).T.reshape(len(index), *frame_shape)
-
-    coords = {n: ((n,), axes[n], {"units": "deg"}) for n in names}
-    truth = _truth(expected, mesh, noise or Noise(), frame_shape)
-    return Simulation(geometry, xr.Dataset(coords=coords), frame_shape, expected, truth, noise, seed, label)
-
-
-def _truth(expected, mesh: Mapping[str, np.ndarray], noise: Noise, frame_shape: tuple[int, ...]) -> xr.Dataset:  # type: ignore[no-untyped-def]
-    """Moments of the expected curves over the scan, under the names of the map."""
-    names, points = list(mesh), len(next(iter(mesh.values())))
-    origin = {n: float(v.mean()) for n, v in mesh.items()}
-    pairs = list(itertools.combinations(names, 2))
-    sums = {(n, k): np.zeros(frame_shape) for n in names for k in range(5)} | {pair: np.zeros(frame_shape) for pair in pairs}
-    for start in range(0, points, 16):
-        index = np.arange(start, min(start + 16, points))
-        counts = expected(index).double().numpy()
-        u = {n: mesh[n][index] - origin[n] for n in names}
-        for n, k in itertools.product(names, range(5)):
-            sums[n, k] += np.tensordot(u[n] ** k, counts, 1)
-        for a, b in pairs:
-            sums[a, b] += np.tensordot(u[a] * u[b], counts, 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        total = sums[names[0], 0]
-        found = {"total": (noise.gain * total, "count"), "pedestal": (np.full(frame_shape, noise.offset), "count")}
-        means = {n: sums[n, 1] / total for n in names}
-        for n in names:
-            m, (s2, s3, s4) = means[n], (sums[n, k] / total for k in (2, 3, 4))
-            width = np.sqrt(s2 - m**2)
-            found[n] = (origin[n] + m, "deg")
-            found[f"{n}_width"] = (width, "deg")
-            found[f"{n}_skewness"] = ((s3 - 3 * m * s2 + 2 * m**3) / width**3, "1")
-            found[f"{n}_kurtosis"] = ((s4 - 4 * m * s3 + 6 * m**2 * s2 - 3 * m**4) / width**4 - 3, "1")
-        for a, b in pairs:
-            found[f"{a}_{b}_covariance"] = (sums[a, b] / total - means[a] * means[b], "deg^2")
-    return xr.Dataset({n: (("row", "column"), v, {"units": unit, "long_name": f"true {n}"}) for n, (v, unit) in found.items()})
-
-
-def _positions(frame_shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """y and x of each pixel, 0 to 1, shape of the frame."""
-    y, x = np.meshgrid(*((np.arange(n) + 0.5) / n for n in frame_shape), indexing="ij")
-    return y, x
-
-
-def _smooth(random: np.random.Generator, frame_shape: tuple[int, int], length: float) -> np.ndarray:
-    """A random field from 0 to 1 that varies over this fraction of the frame."""
-    field = gaussian_filter(random.normal(size=frame_shape), [length * n for n in frame_shape], mode="wrap")
-    return (field - field.min()) / max(float(np.ptp(field)), 1e-30)
+    brightness = 0.4 + 0.6 * canvas.smooth(0.2)
+    return Crystal((Peak(canvas.tilts(orientation), canvas.widths(1 + 0.3 * x), brightness),))
