@@ -14,6 +14,8 @@ MODALITY = Modality(
         "subgrains": f"{_HERE}.phantom:subgrains",
         "bent_crystal": f"{_HERE}.phantom:bent_crystal",
         "dislocation_walls": f"{_HERE}.phantom_walls:dislocation_walls",
+        "twins": f"{_HERE}.phantom_twins:twins",
+        "crystal": f"{_HERE}.phantom_twins:crystal",
     },
     default_method="moments",
     views={name: f"{_HERE}.views.rocking:{name}" for name in ("overview", "mosaicity", "rocking_curves")},

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy.fft
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import fourier_gaussian, gaussian_filter, gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from braggscope.core.errors import InputError
@@ -78,8 +79,20 @@ class Canvas:
 
     def smooth(self, length: float) -> np.ndarray:
         """A random field from 0 to 1 that varies over this fraction of the frame."""
-        field = gaussian_filter(self.random.normal(size=self.frame_shape), [length * n for n in self.frame_shape], mode="wrap")
+        field = self.random.normal(size=self.frame_shape)
+        field = scipy.fft.irfft2(
+            fourier_gaussian(scipy.fft.rfft2(field), [length * n for n in self.frame_shape], self.frame_shape[1]),
+            self.frame_shape,
+        )
         return (field - field.min()) / max(float(np.ptp(field)), 1e-30)
+
+    def illumination(self) -> np.ndarray:
+        """Of a line beam, about 1: stripes along the beam, which runs along the rows, and the grain of the scintillator."""
+        along = self.random.normal(size=self.frame_shape[1])
+        stripes = [gaussian_filter1d(along, length * self.frame_shape[1], mode="wrap") for length in (0.008, 0.03, 0.1)]
+        grain = gaussian_filter(self.random.normal(size=self.frame_shape), 0.7, mode="wrap")
+        level = 1 + np.sum([0.05 * stripe / stripe.std() for stripe in stripes], axis=0) + 0.04 * grain / grain.std()
+        return np.clip(level, 0.2, None)
 
     def tilts(self, orientation: list[np.ndarray]) -> np.ndarray:
         """Peak centres, 45 % of half the scan times orientations of about -1 to 1, one per motor; shape (motor, row, column)."""

@@ -49,7 +49,7 @@ def dislocation_walls(canvas: Canvas, *, walls: int = 3, strength: float = 4.5) 
     turn, width = in_walls(canvas, own, walls, strength)
     centre = np.array(bent) * own + turn
     weak = weak_light(centre, width, own)
-    brightness = (0.7 + 0.3 * canvas.smooth(0.2)) * np.prod(own / width, axis=0)
+    brightness = canvas.illumination() * (0.7 + 0.3 * canvas.smooth(0.2)) * np.prod(own / width, axis=0)
     known = {
         "wall": ((weak > 0.5).astype(np.int32), "1", "whether most of the pixel's light is weak-beam light"),
         "weak_light": (weak, "1", f"fraction of the light more than {FLANK:g} widths of the matrix from its peak"),
