@@ -13,8 +13,7 @@ import torch
 import xarray as xr
 
 from braggscope.core.batch import Batch
-from braggscope.core.errors import InputError
-from braggscope.core.estimator import PerFrame
+from braggscope.core.estimator import PerFrame, PerPixel
 from braggscope.core.maps import Quantity
 from braggscope.core.simulation import Simulation
 from braggscope.engine.local import ReadingFailed, read_ahead, run
@@ -130,11 +129,19 @@ def test_an_error_while_reading_comes_after_the_good_batches():
     assert done == [0, 3, 6]
 
 
-def test_curves_need_a_source_that_can_give_them():
+def test_a_method_of_curves_maps_any_source_of_frames():
     @dataclasses.dataclass(frozen=True)
-    class Curves(Level):
-        name: ClassVar[str] = "curves"
-        reads: ClassVar[str] = "pixels"
+    class Last(PerPixel):
+        name: ClassVar[str] = "last"
+        summary: ClassVar[str] = "count at the last position"
+        calibrated: ClassVar[bool] = False
 
-    with pytest.raises(InputError, match="method 'curves' reads the curves of pixels, which only a scan on disk can give"):
-        next(run(source(), Curves(None)))
+        def quantities(self):
+            return (Quantity("last", "count", "count at the last position"),)
+
+        def fit(self, block, motors):
+            return {"last": block.curves[:, -1], "flag": np.zeros(len(block), np.int32)}
+
+    *_, progress = run(source(), Last(None))
+    assert (progress.done, progress.total) == (12, 12)
+    assert (Last(None).result(progress.state)["last"].values == 9).all()

@@ -84,3 +84,8 @@ def usable(frames: np.ndarray, saturation: float | None = None) -> np.ndarray | 
         return None
     good = frames >= 0
     return good if saturation is None else good & (frames < saturation)
+
+
+def finite(frames: np.ndarray) -> np.ndarray | None:
+    """Where counts of corrected frames may be used: those not marked with NaN, also negative ones; None where all may."""
+    return None if np.isfinite(frames.sum()) else np.isfinite(frames)

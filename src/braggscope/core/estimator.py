@@ -213,10 +213,18 @@ class PerPixel(Estimator):
 
     @abc.abstractmethod
     def fit(self, block: PixelBlock, motors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The value of each quantity `q`, of `q_std` where calibrated, and `flag`; shape (pixel,).
+        """The value of each quantity `q`, of `q_std` where calibrated, `flag` and whatever `extras` names; shape (pixel,).
 
         motors: Position of each motor at each flat grid position, shape (point,).
         """
+
+    def extras(self) -> tuple[Quantity, ...]:
+        """Further variables without standard deviation, such as reduced_deviance."""
+        return ()
+
+    def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Attributes of the whole scan, added to the finished map."""
+        return dataset
 
     def init(self, source: Source) -> State:
         rows, columns = source.frame_shape
@@ -241,10 +249,11 @@ class PerPixel(Estimator):
         dataset = empty_map(self._all(), ("row", "column"), shape, {}, {1: "not_yet_fitted", **self.flags})
         for name in [q.name for q in self._all()] + ["flag"]:
             dataset[name].values[...] = state[name].reshape(shape)
-        return dataset
+        return self.summarise(dataset)
 
     def _all(self) -> tuple[Quantity, ...]:
-        return (*self.quantities(), *(tuple(q.std() for q in self.quantities()) if self.calibrated else ()))
+        stds = tuple(q.std() for q in self.quantities()) if self.calibrated else ()
+        return (*self.quantities(), *stds, *self.extras())
 
 
 def fresh(state: State, batch: Batch) -> Batch:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .batch import Batch, PixelBlock, usable
+from .batch import Batch, PixelBlock, finite, usable
+from .curves import pixel_blocks
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 64 * 2**20  # frames of one batch; small enough for a laptop, large enough to hide the overheads
 TRUTH = "entry/truth"  # where a scan file holds the truth of a simulation
-SCRATCH_BYTES = 512 * 2**20  # curves up to this size are regrouped in memory, larger ones in a scratch file
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,7 @@ class Scan:
     roi: Rows and columns of the recorded frame that are read, as (row start, row stop, column start, column stop).
     binning: Pixels added together along rows and columns after the cut.
     saturation: Smallest count that means an overflow; None: the largest value of the integer type.
+    corrections: What was corrected in frames and positions, in order: a name and plain values each (core.corrections).
     """
 
     path: Path
@@ -92,6 +92,7 @@ class Scan:
     roi: tuple[int, int, int, int] | None = None
     binning: int = 1
     saturation: float | None = None
+    corrections: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -136,7 +137,7 @@ class Scan:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Input file, its size, scan, detector, cut and binning."""
+        """Input file, its size, scan, detector, cut, binning and corrections."""
         size = self.path.stat().st_size if self.path.is_file() else 0
         return {
             "input_file": self.path.name,
@@ -146,6 +147,7 @@ class Scan:
             "input_detector": self.detector,
             "roi": list(self._window),
             "binning": self.binning,
+            **({"corrections": [dict(one) for one in self.corrections]} if self.corrections else {}),
         }
 
     def with_geometry(self, geometry: Geometry) -> Scan:
@@ -194,33 +196,14 @@ class Scan:
         return max(1, min(4096, BATCH_BYTES // max(1, (bottom - top) * (right - left) * self._stack.dtype.itemsize)))
 
     def pixels(self, size: int | None = None) -> Iterator[PixelBlock]:
-        """The curves of all pixels over the scan, regrouped once (in memory, or in a scratch file when larger)."""
-        rows, columns = self.frame_shape
-        points, pixels = math.prod(self.shape), rows * columns
-        with tempfile.TemporaryFile() as file:
-            curves: np.ndarray
-            if points * pixels * 8 <= SCRATCH_BYTES:
-                curves = np.full((pixels, points), np.nan)
-            else:
-                file.truncate(points * pixels * 8)
-                curves = np.memmap(file, np.float64, "r+", shape=(pixels, points))
-                for start in range(0, pixels, 4096):
-                    curves[start : start + 4096] = np.nan
-            for batch in self.batches():
-                values = batch.frames.reshape(len(batch), pixels).astype(np.float64)
-                if batch.mask is not None:
-                    values[~batch.mask.reshape(values.shape)] = np.nan
-                curves[:, batch.index] = values.T
-            size = size or max(1, BATCH_BYTES // (8 * points))
-            for start in range(0, pixels, size):
-                block = np.array(curves[start : start + size])
-                yield PixelBlock(np.arange(start, start + len(block)), block, np.isfinite(block))
+        """The curves of all pixels over the scan, regrouped once (core.curves): in memory, or in a scratch file when larger."""
+        return pixel_blocks(self.batches(), math.prod(self.shape), self.frame_shape, size)
 
     def _read(self, which: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Frames after cutting, masking and binning, and where they may be used."""
         top, bottom, left, right = self._window
         frames = self._stack.read(which, slice(top, bottom), slice(left, right))
-        mask = usable(frames, self.saturation)
+        mask = finite(frames) if getattr(self._stack, "marks_unusable", False) else usable(frames, self.saturation)
         if self.binning == 1:
             return frames, mask
         return _binned(frames, self.binning), None if mask is None else _binned(~mask, self.binning) == 0

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from braggscope.core.batch import Batch, PixelBlock
-from braggscope.core.errors import BraggscopeError, InputError
+from braggscope.core.curves import pixel_blocks
+from braggscope.core.errors import BraggscopeError
 from braggscope.core.estimator import Estimator, State
 from braggscope.core.source import Source
 
@@ -57,11 +58,8 @@ def run(
     masked: Masked counts and frames of that earlier run.
     ahead: Batches to read in advance.
 
-    Raises InputError where the source has no curves of pixels for a method that reads them; ReadingFailed for an error while
-    reading, and the state is good then. After an error of the estimator itself it is not.
+    Raises ReadingFailed for an error while reading, and the state is good then. After an error of the estimator itself it is not.
     """
-    if estimator.reads == "pixels" and not hasattr(source, "pixels"):
-        raise InputError(f"method '{estimator.name}' reads the curves of pixels, which only a scan on disk can give")
     state = estimator.init(source) if state is None else state
     total = math.prod(source.shape if estimator.reads == "frames" else source.frame_shape)
     progress = Progress(state, int(state["seen"].sum()), total, *masked)
@@ -124,13 +122,12 @@ def read_ahead(items: Iterable[T], ahead: int = AHEAD) -> Iterator[T]:
 
 
 def _unseen(source: Source, estimator: Estimator, seen: np.ndarray) -> Iterator[Batch | PixelBlock]:
-    """The batches, or blocks of pixels, that are not in a state yet."""
+    """The batches, or blocks of pixels (whose curves are regrouped from all frames first), that are not in a state yet."""
     if estimator.reads == "frames":
         size = min(BATCH_FRAMES, source.batch_size()) if hasattr(source, "batch_size") else None
         yield from source.batches(size, only=~seen if seen.any() else None)
         return
-    blocks: Iterable[PixelBlock] = source.pixels()  # type: ignore[attr-defined]
-    for block in blocks:
+    for block in pixel_blocks(source.batches(), math.prod(source.shape), source.frame_shape):
         new = ~seen[block.index]
         if new.any():
             yield block if new.all() else PixelBlock(block.index[new], block.curves[new], block.mask[new])
