@@ -1,7 +1,10 @@
 """What the contract tests run over: every modality and method found, each on the small phantom it names."""
 
+import math
 from functools import cache
 
+from braggscope.core.batch import PixelBlock
+from braggscope.core.curves import pixel_blocks
 from braggscope.core.modality import modalities
 
 MODALITIES = list(modalities().values())
@@ -31,8 +34,26 @@ def prepared(modality, method):
 
 
 def run(estimator, source, batches=None):
-    """State after all batches (or the given ones)."""
+    """State after all batches (or the given ones); a method that reads curves gets those of these frames."""
     state = estimator.init(source)
-    for batch in batches if batches is not None else source.batches(97):
-        state = estimator.update(state, batch)
+    for part in parts(estimator, source, batches if batches is not None else source.batches(97)):
+        state = estimator.update(state, part)
+    return state
+
+
+def parts(estimator, source, batches):
+    """What a method is fed with: the batches of frames, or blocks of pixels with the curves that these frames give."""
+    if estimator.reads == "frames":
+        return list(batches)
+    return list(pixel_blocks(batches, math.prod(source.shape), source.frame_shape, size=97))
+
+
+def half_of(estimator, source, batches, which):
+    """The state that has used one part of the scan: the frames (or the pixels) where `which` is true."""
+    state = estimator.init(source)
+    for part in parts(estimator, source, batches):
+        mine = which[part.index]
+        if estimator.reads == "pixels":
+            part = PixelBlock(part.index[mine], part.curves[mine], part.mask[mine])
+        state = estimator.update(state, part.take(mine) if estimator.reads == "frames" else part)
     return state

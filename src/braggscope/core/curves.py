@@ -91,7 +91,7 @@ class _Stack:
                 wide = min(self.width, self.pixels - first)
                 piece = np.ascontiguousarray(rows[order[start:stop], first : first + wide])
                 at = (self.points * first + int(index[start]) * wide) * rows.itemsize
-                _whole(os.pwrite, store, memoryview(piece).cast("B"), at)
+                _whole(os.pwrite, store, piece.data.cast("B"), at)
 
     def bands(self) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
         """First pixel, counts and (where there are masks) what may be used, shapes (point, pixel of the band)."""
@@ -106,7 +106,7 @@ class _Stack:
             return store
         band = np.zeros((self.points, wide), dtype)
         store.seek(self.points * first * dtype.itemsize)
-        view, done = memoryview(band).cast("B"), 0
+        view, done = band.data.cast("B"), 0
         while done < len(view) and (got := store.readinto(view[done:])):  # type: ignore[attr-defined]
             done += got  # what was never written at the end of the file stays zero
         return band

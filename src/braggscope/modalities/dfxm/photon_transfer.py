@@ -26,6 +26,8 @@ ENOUGH = 40  # differences in a class of signal; their variance is then known to
 SURE = 8.0  # standard deviations of the gain above zero; below, sharp peaks may pass for noise
 CLASSES = 60  # of signal, each 2^(1/3) times the one before, from one standard deviation of a dark count
 DARK_WINDOWS = 2**14  # looked at to find the dark level
+SAMPLE = 4096  # pixels whose curves tell the noise of the detector
+SAMPLE_COUNTS = 2**22  # but not more counts than this
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,35 @@ def detector_noise(curves: np.ndarray, fast: int, positions: np.ndarray) -> Dete
     count, signal, square = _classes(squares, means, level, max(1.0, np.sqrt(variance)))
     gain, gain_std = _slope(count, signal, square, variance)
     return DetectorNoise(gain if gain > SURE * gain_std else np.nan, gain_std, level, variance)
+
+
+def sample_pixels(rows: int, columns: int, points: int) -> np.ndarray:
+    """Flat positions of the pixels whose curves tell the noise: pieces of rows spread over the detector.
+
+    points: Of the scan, each of which gives a count per pixel.
+    """
+    wanted = max(64, min(SAMPLE, SAMPLE_COUNTS // points))
+    chosen = max(1, min(rows, wanted // columns)) if columns <= wanted else 1
+    at = (np.arange(chosen) * 2 + 1) * rows // (2 * chosen)
+    return (at[:, None] * columns + np.arange(min(columns, wanted))).ravel()
+
+
+def believed(found: DetectorNoise, gain: str | float, readout: str | float, *, whole: bool) -> DetectorNoise:
+    """What to take: the gain and read-out noise that are given, else what was found; gain 1 and no noise where it does not show.
+
+    gain, readout: "auto" or a value.  whole: Whether counts are rounded to whole numbers, which alone is a variance of 1/12.
+    """
+    measured = math.isfinite(found.gain)
+    taken = float(gain) if gain != "auto" else found.gain if measured else 1.0
+    variance = float(readout) ** 2 if readout != "auto" else found.variance if math.isfinite(found.variance) else 0.0
+    if readout == "auto" and whole:
+        variance = max(variance, 1 / 12)
+    return DetectorNoise(taken, found.gain_std if measured else math.nan, found.level, variance)
+
+
+def gain_from(noise: DetectorNoise, gain: str | float) -> str:
+    """Where the gain in use comes from, in a word for the provenance."""
+    return "given" if gain != "auto" else "photon transfer" if math.isfinite(noise.gain_std) else "assumed"
 
 
 def _differences(positions: np.ndarray, fast: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from braggscope.core.source import Source
 from braggscope.infer.runtime import in_threads
 
 from .. import kernels
-from ..photon_transfer import DetectorNoise, detector_noise
+from ..photon_transfer import DetectorNoise, believed, detector_noise, gain_from, sample_pixels
 
 FLAGS = {
     kernels.NO_DATA: "no_data",
@@ -39,8 +39,6 @@ FLAGS = {
 }
 BINS = {1: 16, 2: 6, 3: 4}  # along each of so many motors
 BESIDE = {1: (2, 2), 2: (1, 2), 3: (1, 1)}  # bins beside the peak left out of the background: along one motor, along all together
-SAMPLE = 4096  # pixels whose curves tell the noise of the detector
-SAMPLE_COUNTS = 2**22  # but not more counts than this
 WAITING = 16  # frames up to which small batches are gathered before they are summed; more would cost more to copy than it saves
 
 
@@ -86,7 +84,7 @@ class Moments(Estimator):
         points, pixels = math.prod(source.shape), rows * columns
         units = {str(n): str(source.grid[n].attrs.get("units", "")) for n in source.grid.dims}
         positions = motor_positions(source)
-        chosen = _sample(rows, columns, points)
+        chosen = sample_pixels(rows, columns, points)
         return {
             "seen": np.zeros(points, bool),
             "grid_shape": np.array(source.shape),
@@ -166,7 +164,7 @@ class Moments(Estimator):
         dataset = _dataset(quantities, out, flag, (int(state["frame_shape"][0]), int(state["frame_shape"][1])))
         dataset.attrs.update(
             gain=noise.gain,
-            gain_from="given" if self.gain != "auto" else "photon transfer" if math.isfinite(noise.gain_std) else "assumed",
+            gain_from=gain_from(noise, self.gain),
             readout=math.sqrt(noise.variance),
             frames_used=int(state["seen"].sum()),
         )
@@ -177,18 +175,12 @@ class Moments(Estimator):
         if self.gain != "auto" and self.readout != "auto" and self.pedestal != "auto":
             return DetectorNoise(float(self.gain), math.nan, float(-math.inf), float(self.readout) ** 2)
         found = detector_noise(state["sample"], int(state["grid_shape"][-1]), scan.coordinates[-1])
-        measured = math.isfinite(found.gain)
-        gain = float(self.gain) if self.gain != "auto" else found.gain if measured else 1.0
-        variance = (
-            float(self.readout) ** 2 if self.readout != "auto" else found.variance if math.isfinite(found.variance) else 0.0
-        )
-        if self.readout == "auto" and _whole_counts(state):
-            variance = max(variance, 1 / 12)  # of rounding to whole counts, where nothing else scatters
-        level = found.level
+        noise = believed(found, self.gain, self.readout, whole=_whole_counts(state))
+        gain, level, variance = noise.gain, noise.level, noise.variance
         if self.pedestal != "auto" and self.readout == "auto":
             given = 0.0 if self.pedestal == "none" else float(self.pedestal)
             variance = max(0.0, variance - gain * max(0.0, level - given))
-        return DetectorNoise(gain, found.gain_std if measured else math.nan, level, variance)
+        return DetectorNoise(gain, noise.gain_std, level, variance)
 
     def _masked_pixels(
         self, state: State, scan: _ScanSums, given: float, noise: np.ndarray, out: np.ndarray, flag: np.ndarray
@@ -312,14 +304,6 @@ def _scan_bins(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarr
     neighbours = np.pad(neighbours, ((0, 0), (0, -neighbours.shape[1] % 4)), mode="edge")  # the kernel takes four at a time
     edge = ((cells == 0) | (cells == np.array(counts) - 1)).any(axis=1)
     return bin_of.astype(np.int64), neighbours.astype(np.uint64), edge
-
-
-def _sample(rows: int, columns: int, points: int) -> np.ndarray:
-    """Flat positions of the pixels whose curves are kept: pieces of rows spread over the detector."""
-    wanted = max(64, min(SAMPLE, SAMPLE_COUNTS // points))
-    chosen = max(1, min(rows, wanted // columns)) if columns <= wanted else 1
-    at = (np.arange(chosen) * 2 + 1) * rows // (2 * chosen)
-    return (at[:, None] * columns + np.arange(min(columns, wanted))).ravel()
 
 
 def _native(frames: np.ndarray) -> np.ndarray:
