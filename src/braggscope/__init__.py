@@ -88,6 +88,7 @@ def simulate(
     *,
     geometry: Geometry | Mapping[str, Any] | str | Path | None = None,
     output: str | Path | None = None,
+    layout: str = "nexus",
     overwrite: bool = False,
     progress: bool = True,
     **options: Any,
@@ -97,13 +98,15 @@ def simulate(
     phantom: Name of the phantom; by default the first of the modality.
     geometry: As for `map`; by default that of a published experiment.
     output: Scan file to write.
+    layout: Of that file: "nexus", or "id03", the BLISS tree of ESRF ID03 (dfxm).
     options: Of the phantom: shape, frame_shape, peak, seed, noise (None for noise-free frames) and its own.
     """
     from .app.simulating import simulate_scan
 
     return simulate_scan(
-        modality, phantom, geometry=geometry, output=output, overwrite=overwrite, progress=progress, options=options
-    )
+        modality, phantom, geometry=geometry, output=output, layout=layout, overwrite=overwrite, progress=progress,
+        options=options,
+    )  # fmt: skip
 
 
 def train(

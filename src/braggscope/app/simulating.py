@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from braggscope.core.errors import BraggscopeError, InputError
+from braggscope.core.errors import BraggscopeError, InputError, one_of
 from braggscope.core.modality import modality
 from braggscope.core.simulation import Simulation
 
 from .choosing import GeometryLike, given_geometry
 from .output import check_output
 from .progress import Show
+
+# How a scan file is laid out: as this package does, or as the control system of a beamline does
+LAYOUTS = {"nexus": "braggscope.io.nexus:write_scan", "id03": "braggscope.io.write_id03:write_id03"}
 
 
 def simulate_scan(
@@ -24,11 +28,14 @@ def simulate_scan(
     geometry: GeometryLike = None,
     options: Mapping[str, Any] | None = None,
     output: str | Path | None = None,
+    layout: str = "nexus",
     overwrite: bool = False,
     progress: bool = True,
 ) -> Simulation:
     """A simulated scan (see `braggscope.simulate`). Raises InputError where an argument is wrong; nothing is written then."""
     kind = modality(name)
+    if layout not in LAYOUTS:
+        raise one_of("layout", layout, list(LAYOUTS))
     inputs = (geometry if isinstance(geometry, str | Path) else None,)
     path = None if output is None else check_output(output, overwrite=overwrite, inputs=inputs)
     phantom = phantom or next(iter(kind.phantoms))
@@ -36,7 +43,7 @@ def simulate_scan(
     instrument = kind.load(kind.example_geometry)() if geometry is None else given_geometry(kind, geometry)
     simulation = make(instrument, **_arguments(make, f"{name} phantom '{phantom}'", options or {}))
     if path is not None:
-        _write(simulation, path, progress)
+        _write(simulation, path, LAYOUTS[layout], progress)
     return simulation
 
 
@@ -72,11 +79,11 @@ def _like(default: Any, name: str, value: Any) -> Any:
         raise InputError(f"option {name} must be {like}, got '{value}'") from None
 
 
-def _write(simulation: Simulation, path: Path, progress: bool) -> None:
-    from braggscope.io.nexus import write_scan
-
+def _write(simulation: Simulation, path: Path, writer: str, progress: bool) -> None:
+    module, _, name = writer.partition(":")
+    write = getattr(importlib.import_module(module), name)
     try:
         with Show("simulate", "frame", progress) as show:
-            write_scan(simulation, path, progress=show)
+            write(simulation, path, progress=show)
     except (OSError, RuntimeError) as error:
         raise BraggscopeError(f"{path} cannot be written ({error}); nothing was written") from None

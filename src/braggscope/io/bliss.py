@@ -22,6 +22,7 @@ from braggscope.core.scan import Axis, Frames, Scan
 
 from . import units
 from .hdf5 import HDF5Frames, Kept, looks_like_hdf5, missing_files, open_file, text, unreadable_filter
+from .layout import OWN, geometry_of
 from .positions import Placed, Plan, from_measured, on_given_grid, parse_command, place
 
 FORMAT = "ESRF BLISS"
@@ -30,7 +31,6 @@ RANK = 10
 _SCAN = re.compile(r"\d+\.\d+$")  # "1.1"; also "layer_0_1.1", as collected files have it
 _DFXM = re.compile(r"\bid0[36]\b|\bhxm\b", re.IGNORECASE)  # the instruments that are DFXM microscopes
 _DFXM_DETECTORS = ("pco_ff", "pco_nf")
-SILICON_111 = 3.135601  # angstrom, lattice spacing at 22.5 deg C (CODATA 2018: 5.431020511 / sqrt 3)
 _IMAGES = ("data", "image")  # of instrument/<detector>
 _VALUES = ("value", "data")  # of instrument/<motor>
 
@@ -59,7 +59,15 @@ def scans(path: Path, *, detector: str | None = None, grid: Sequence[int] | None
         fast = [name for name in names if name.endswith(".1") or _images(file[name])]
         for name in sorted(fast, key=_in_order):
             slow = _get(file, re.sub(r"1$", "2", name)) if name.endswith(".1") else None
-            yield _scan(path, file[name], name, slow, detector, grid)
+            yield _as_stated(_scan(path, file[name], name, slow, detector, grid), _get(file, "entry"))
+
+
+def _as_stated(scan: Scan, entry: Any) -> Scan:
+    """The scan with the modality and the geometry that this package noted when it simulated it."""
+    if entry is None or _get(entry, OWN) is None:
+        return scan
+    modality, values = geometry_of(entry)
+    return replace(scan, modality=modality or scan.modality, geometry_values={**scan.geometry_values, **values})
 
 
 def _is_scan(file: Any, name: str) -> bool:
@@ -246,7 +254,7 @@ def _modality(metadata: Mapping[str, Any], detectors: Sequence[str]) -> dict[str
     if "pixel_um" in metadata:
         values["pixel_um"] = metadata["pixel_um"]
     if 1 < motors.get("ccmth", 0) < 60:
-        values["energy_kev"] = units.KEV_ANGSTROM / (2 * SILICON_111 * math.sin(math.radians(motors["ccmth"])))
+        values["energy_kev"] = units.KEV_ANGSTROM / (2 * units.SILICON_111 * math.sin(math.radians(motors["ccmth"])))
     if 0.1 < motors.get("obpitch", 0) < 90:
         values["two_theta_deg"] = motors["obpitch"]
     return {"modality": "dfxm", "geometry_values": values}

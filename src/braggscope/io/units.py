@@ -7,6 +7,7 @@ _TO_KEV = {"kev": 1.0, "ev": 1e-3, "mev": 1e3, "j": 1 / 1.602176634e-16}
 _TO_M = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "micron": 1e-6, "microns": 1e-6, "nm": 1e-9}
 _TO_M |= {"angstrom": 1e-10, "angstroms": 1e-10, "å": 1e-10, "meter": 1.0, "metre": 1.0, "micrometer": 1e-6, "millimeter": 1e-3}
 KEV_ANGSTROM = 12.398419843  # h c, CODATA 2018
+SILICON_111 = 3.135601  # angstrom, lattice spacing at 22.5 deg C (CODATA 2018: 5.431020511 / sqrt 3)
 
 
 def kev(value: float, unit: str) -> float | None:

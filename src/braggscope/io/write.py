@@ -38,45 +38,76 @@ def write_scan(source: Source, path: str | Path, *, progress: Callable[[int, int
             truth.to_netcdf(target, group=TRUTH, engine="h5netcdf")
             target.check()
         with h5py.File(target, "w" if truth is None else "r+", rdcc_nbytes=64 * 2**20) as file:
-            for done, points in _write_frames(file, source):
+            stack = StackWriter(file, "entry/data/data", source.shape, source.frame_shape)
+            for done, points in stack.write(source):
                 target.check()
                 if progress is not None:
                     progress(done, points)
+            if not stack.recorded.all():
+                file.create_dataset("entry/instrument/braggscope/recorded", data=stack.recorded.reshape(source.shape))
+            if np.isfinite(stack.monitor).any():
+                file.create_dataset("entry/monitor/data", data=stack.monitor.reshape(source.shape))
             _write_description(file, source)
 
 
-def _write_frames(file: Any, source: Source) -> Iterator[tuple[int, int]]:
-    """Write every batch, in whatever order the frames come; then the monitor and which positions have a frame.
+class StackWriter:
+    """Writes frames into one dataset of an open file, in whatever order they come.
 
-    Yields the number of frames written and of all, after each batch.
+    recorded, monitor: Of each flat position so far: whether it has a frame, and the incident flux (NaN where not known).
     """
-    points = math.prod(source.shape)
-    recorded, monitor = np.zeros(points, bool), np.full(points, np.nan)
-    dataset: Any = None
-    for batch in source.batches():
-        kind = _type(batch.frames)
+
+    def __init__(
+        self, file: Any, where: str, shape: tuple[int, ...], frame_shape: tuple[int, int], *, compression: Any = None
+    ) -> None:
+        """For a dataset `where` of shape (*shape, *frame_shape).
+
+        compression: Arguments of h5py for it; by default bitshuffle and LZ4.
+        """
+        import hdf5plugin
+
+        self.file, self.where, self.shape, self.frame_shape = file, where, shape, frame_shape
+        self.compression = compression or {"compression": hdf5plugin.Bitshuffle(cname="lz4")}
+        self.recorded, self.monitor = np.zeros(math.prod(shape), bool), np.full(math.prod(shape), np.nan)
+
+    def write(self, source: Source) -> Iterator[tuple[int, int]]:
+        """Write every batch; yields the number of frames written and of all, after each."""
+        points, dataset = math.prod(self.shape), None
+        for batch in source.batches():
+            kind = _type(batch.frames)
+            if dataset is None:
+                dataset = self._create(kind, self.where)
+            elif np.promote_types(dataset.dtype, kind) != dataset.dtype:
+                dataset = self._widened(np.promote_types(dataset.dtype, kind))
+            rank = np.argsort(batch.index, kind="stable")
+            done = 0
+            for start, stop in runs(batch.index[rank], points):
+                for box in boxes(start, stop, self.shape):
+                    sizes = [s.stop - s.start for s in box]
+                    frames = batch.frames[rank[done : done + math.prod(sizes)]]
+                    dataset[box] = frames.astype(dataset.dtype, copy=False).reshape(*sizes, *self.frame_shape)
+                    done += math.prod(sizes)
+            self.recorded[batch.index] = True
+            if batch.monitor is not None:
+                self.monitor[batch.index] = batch.monitor
+            yield int(self.recorded.sum()), points
         if dataset is None:
-            dataset = _create(file, source, kind)
-        elif np.promote_types(dataset.dtype, kind) != dataset.dtype:
-            dataset = _widened(file, source, np.promote_types(dataset.dtype, kind))
-        rank = np.argsort(batch.index, kind="stable")
-        done = 0
-        for start, stop in runs(batch.index[rank], points):
-            for box in boxes(start, stop, source.shape):
-                sizes = [s.stop - s.start for s in box]
-                frames = batch.frames[rank[done : done + math.prod(sizes)]]
-                dataset[box] = frames.astype(dataset.dtype, copy=False).reshape(*sizes, *source.frame_shape)
-                done += math.prod(sizes)
-        recorded[batch.index] = True
-        if batch.monitor is not None:
-            monitor[batch.index] = batch.monitor
-        yield int(recorded.sum()), points
-    if dataset is None:
-        _create(file, source, np.dtype(np.uint16))
-    if not recorded.all():
-        file.create_dataset("entry/instrument/braggscope/recorded", data=recorded.reshape(source.shape))
-    if np.isfinite(monitor).any():
-        file.create_dataset("entry/monitor/data", data=monitor.reshape(source.shape))
+            self._create(np.dtype(np.uint16), self.where)
+
+    def _create(self, kind: np.dtype[Any], where: str) -> Any:
+        """The empty dataset, in chunks of whole frames along the fast axis."""
+        fit = max(1, CHUNK_BYTES // (math.prod(self.frame_shape) * kind.itemsize))
+        pieces = -(-self.shape[-1] // min(fit, self.shape[-1]))
+        chunks = (*(1 for _ in self.shape[:-1]), -(-self.shape[-1] // pieces), *self.frame_shape)
+        return self.file.create_dataset(where, (*self.shape, *self.frame_shape), kind, chunks=chunks, **self.compression)
+
+    def _widened(self, kind: np.dtype[Any]) -> Any:
+        """The dataset in a wider type, because a later batch needs it; the counts written so far are copied chunk by chunk."""
+        narrow, wide = self.file[self.where], self._create(kind, f"{self.where}_wider")
+        for piece in wide.iter_chunks():
+            wide[piece] = narrow[piece]
+        del self.file[self.where]
+        self.file.move(f"{self.where}_wider", self.where)
+        return self.file[self.where]
 
 
 def _saturation(source: Source) -> float | None:
@@ -100,27 +131,6 @@ def _type(frames: np.ndarray) -> np.dtype[Any]:
     return np.dtype(np.uint16 if high < 65535 else np.uint32 if high < 2**32 - 1 else np.float64)
 
 
-def _create(file: Any, source: Source, kind: np.dtype[Any], name: str = "entry/data/data") -> Any:
-    """The empty dataset, in chunks of whole frames along the fast axis."""
-    import hdf5plugin
-
-    shape = (*source.shape, *source.frame_shape)
-    fit = max(1, CHUNK_BYTES // (math.prod(source.frame_shape) * kind.itemsize))
-    pieces = -(-source.shape[-1] // min(fit, source.shape[-1]))
-    chunks = (*(1 for _ in source.shape[:-1]), -(-source.shape[-1] // pieces), *source.frame_shape)
-    return file.create_dataset(name, shape, kind, chunks=chunks, compression=hdf5plugin.Bitshuffle(cname="lz4"))
-
-
-def _widened(file: Any, source: Source, kind: np.dtype[Any]) -> Any:
-    """The dataset in a wider type, because a later batch needs it; the counts written so far are copied line by line."""
-    narrow, wide = file["entry/data/data"], _create(file, source, kind, "entry/data/wider")
-    for line in np.ndindex(source.shape[:-1]):
-        wide[line] = narrow[line]
-    del file["entry/data/data"]
-    file.move("entry/data/wider", "entry/data/data")
-    return file["entry/data/data"]
-
-
 def _write_description(file: Any, source: Source) -> None:
     """Axes, measured positions, NeXus attributes, detector, modality and geometry."""
     data, names = file["entry/data"], [str(name) for name in source.grid.dims]
@@ -139,6 +149,11 @@ def _write_description(file: Any, source: Source) -> None:
     if (saturation := _saturation(source)) is not None:
         file["entry/instrument/detector/saturation_value"] = saturation
         file["entry/instrument/detector"].attrs["NX_class"] = "NXdetector"
+    write_geometry(instrument, source)
+
+
+def write_geometry(instrument: Any, source: Source) -> None:
+    """The modality and what is known of the geometry, in the group `braggscope` of an instrument."""
     own = instrument.require_group("braggscope")
     own.attrs["NX_class"] = "NXcollection"
     if source.modality is not None:

@@ -16,6 +16,7 @@ Shape = Annotated[str | None, typer.Option("--shape", help="Length of each scan 
 FrameShape = Annotated[tuple[int, int] | None, typer.Option("--frame-shape", help="Rows and columns of a frame.")]
 Peak = Annotated[float | None, typer.Option("--peak", help="Expected counts in the brightest pixel.")]
 Noise = Annotated[str, typer.Option("--noise", help="'default' (as the modality's detector) or 'none'.")]
+Layout = Annotated[str, typer.Option("--layout", help="Of the file: nexus, or id03 (ESRF BLISS; darling reads it too).")]
 Options = Annotated[list[str] | None, typer.Option("--option", help="An option of the phantom.", metavar="NAME=VALUE")]
 
 
@@ -30,6 +31,7 @@ def simulate(
     seed: Annotated[int, typer.Option("--seed", help="Of the noise and of random phantoms.")] = 0,
     noise: Noise = "default",
     option: Options = None,
+    layout: Layout = "nexus",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -55,6 +57,7 @@ def simulate(
         geometry=geometry,
         options=given,
         output=output,
+        layout=layout,
         overwrite=overwrite,
         progress=shows_progress(quiet or as_json),
     )

@@ -15,13 +15,13 @@ import numpy as np
 import xarray as xr
 
 from braggscope.core.errors import InputError
+from braggscope.physics.diffraction import HC_KEV_ANGSTROM
 
 from .geometry import DfxmGeometry, id03
 
 MOTORS = {1: ("mu",), 2: ("chi", "mu"), 3: ("chi", "mu", "ccmth")}
 ROCKING = ("mu", "diffry", "phi")  # about the axis that is normal to the scattering plane
 STEP_DEG = {"chi": 0.08, "mu": 0.06, "ccmth": 0.005, "diffry": 0.06, "phi": 0.06, "obpitch": 0.01}
-KEV_ANGSTROM = 12.398419843  # h c, CODATA 2018
 SILICON_111 = 3.135601  # angstrom, lattice spacing at 22.5 deg C
 
 # Widths of the microscope of Poulsen et al. 2021, J. Appl. Cryst. 54, 1555, standard deviations: divergence of the incoming beam
@@ -120,9 +120,11 @@ def microscope(name: str, two_theta_deg: float, energy_kev: float = 17.0) -> flo
 
 def monochromator_deg(energy_kev: float) -> float:
     """Bragg angle of silicon 111, deg."""
-    sine = KEV_ANGSTROM / (2 * SILICON_111 * energy_kev)
+    sine = HC_KEV_ANGSTROM / (2 * SILICON_111 * energy_kev)
     if sine >= 1:
-        raise InputError(f"a scan of ccmth needs an energy_kev above {KEV_ANGSTROM / (2 * SILICON_111):.2f}, got {energy_kev:g}")
+        raise InputError(
+            f"a scan of ccmth needs an energy_kev above {HC_KEV_ANGSTROM / (2 * SILICON_111):.2f}, got {energy_kev:g}"
+        )
     return math.degrees(math.asin(sine))
 
 
