@@ -45,6 +45,7 @@ def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str
         "geometry": geometry,
         "geometry_files": geometry_files(geometry),
         "seed": seed,
+        "still_motors": _still_motors(source, estimator) or None,
         **source.provenance,
         **estimator.facts(),
         **(file_hash(path) if path is not None else {}),
@@ -52,6 +53,13 @@ def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str
         "uncalibrated_because": None if estimator.calibrated else estimator.uncalibrated_because,
     }
     return {name: plain(value) for name, value in values.items() if value is not None}
+
+
+def _still_motors(source: Source, estimator: Estimator) -> dict[str, float]:
+    """Where the motors stood that the geometry names and that this scan did not move."""
+    stood = getattr(source, "metadata", {}).get("motors", {})
+    wanted = estimator.geometry.motors() if estimator.geometry is not None else ()
+    return {name: stood[name] for name in wanted if name in stood and name not in source.grid.dims}
 
 
 def training_provenance(estimator: Learned, sources: Sequence[Source], training: Training) -> dict[str, Any]:

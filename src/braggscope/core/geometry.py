@@ -41,6 +41,10 @@ class Geometry:
     def check(self) -> None:
         """Raise InputError where fields that are good alone contradict each other."""
 
+    def motors(self) -> tuple[str, ...]:
+        """Motors whose positions a map must state even where they stood still."""
+        return ()
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, where: str = "geometry") -> Self:
         """The geometry with these values.

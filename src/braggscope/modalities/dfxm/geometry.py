@@ -55,6 +55,10 @@ class DfxmGeometry(Geometry):
             axes[found[1]] = (sign * x, sign * y, sign * z)
         return axes
 
+    def motors(self) -> tuple[str, ...]:
+        """Those of the goniometer, of the monochromator and of the scattering angle: orientation and strain need them all."""
+        return (*self.goniometer_axes(), "ccmth", "obpitch")
+
     def sample_pixel_um(self) -> tuple[float, float]:
         """Size of a pixel in the sample along rows and columns, um: p / (M sin 2 theta) along the beam, and p / M across.
 

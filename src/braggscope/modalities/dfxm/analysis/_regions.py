@@ -1,0 +1,189 @@
+"""Regions of nearly the same lattice: a watershed on how fast the lattice turns, then merging across weak walls.
+
+The watershed cuts the image along ridges of the local rotation, into too many pieces. Between two pieces that touch, the wall is
+measured by the mean rotation vector from pixels on one side to pixels `reach` away on the other: noise averages out along the
+wall, a real wall does not. The weakest wall is taken down first, as long as it is below the threshold; the sums of its two
+pieces' walls are added, so that every wall is always measured over its whole length.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+
+from ..lattice_rotations import DEGREE, LatticeRotations
+
+DOUBT = 2.0  # standard deviations that a wall must stand above the threshold
+
+
+@dataclass
+class Wall:
+    """Sums over the pairs of pixels across a wall between two regions: rotation (deg, from the lower number), variance, pairs."""
+
+    rotation: np.ndarray
+    variance: float
+    pairs: float
+
+    @property
+    def angle(self) -> float:
+        """Mean misorientation across the wall, deg."""
+        return float(np.linalg.norm(self.rotation)) / self.pairs
+
+    @property
+    def std(self) -> float:
+        """Its standard deviation, deg."""
+        return float(np.sqrt(self.variance)) / self.pairs
+
+    @property
+    def height(self) -> float:
+        """What the wall is at least: its angle less `DOUBT` standard deviations."""
+        return self.angle - DOUBT * self.std
+
+
+def turning(field: LatticeRotations, known: np.ndarray, smooth: float) -> np.ndarray:
+    """How fast the lattice turns, deg per pixel, of rotation vectors smoothed by a Gaussian (weights 1 / variance)."""
+    vector = field.vectors_from()
+    weight = known.astype(float)
+    if field.covariance is not None:
+        trace = field.covariance.diagonal(dim1=-2, dim2=-1).sum(-1).numpy()
+        positive = np.isfinite(trace) & (trace > 0) & known
+        if positive.any():
+            floor = np.percentile(trace[positive], 5)
+            weight[positive] = 1 / np.maximum(trace[positive], floor)
+            weight /= weight.max()
+    below = np.maximum(gaussian_filter(weight, smooth), 1e-12)
+    square = np.zeros(known.shape)
+    for i in range(3):
+        even = gaussian_filter(np.where(known, np.nan_to_num(vector[..., i]), 0.0) * weight, smooth) / below
+        for slope in np.gradient(even):
+            square += slope**2
+    return np.sqrt(square)
+
+
+def pieces(strength: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The watershed of the strength: pieces numbered from 1, 0 where there is no orientation."""
+    from skimage.segmentation import watershed
+
+    return np.asarray(watershed(strength, mask=known, connectivity=1), np.int64)
+
+
+def walls_between(label: np.ndarray, field: LatticeRotations, reach: int) -> dict[tuple[int, int], Wall]:
+    """The walls between pieces that touch, measured on pairs of pixels `reach` apart that lie on its two sides."""
+    touching = _touching(label)
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    for axis in (0, 1):
+        if label.shape[axis] <= reach:
+            continue
+        near, far = _shifted(axis, reach)
+        a, b = label[near], label[far]
+        use = (a > 0) & (b > 0) & (a != b)
+        use &= np.isin(_code(a, b), touching)
+        one, other = field[near], field[far]
+        vector = one.to(other).numpy()[use] / DEGREE
+        if one.covariance is None or other.covariance is None:
+            variance = np.zeros(len(vector))
+        else:
+            both = (one.covariance + other.covariance).diagonal(dim1=-2, dim2=-1).sum(-1)
+            variance = both[torch.from_numpy(use)].numpy() / DEGREE**2 / 2
+        sign = np.where(a[use] < b[use], 1.0, -1.0)
+        table = np.column_stack([vector * sign[:, None], variance, np.ones(len(vector))])
+        found.append((_code(a, b)[use], table))
+    codes = np.concatenate([c for c, _ in found]) if found else np.zeros(0, np.int64)
+    tables = np.concatenate([t for _, t in found]) if found else np.zeros((0, 5))
+    which, group = np.unique(codes, return_inverse=True)
+    sums = np.stack([np.bincount(group, column, len(which)) for column in tables.T], -1) if len(which) else np.zeros((0, 5))
+    pairs = [(int(code >> 32), int(code & 0xFFFFFFFF)) for code in which]
+    return {pair: Wall(row[:3].copy(), float(row[3]), float(row[4])) for pair, row in zip(pairs, sums, strict=True)}
+
+
+def merged(
+    walls: dict[tuple[int, int], Wall], sizes: np.ndarray, means: np.ndarray, threshold: float, within: float, smallest: int
+) -> tuple[np.ndarray, list[dict[int, Wall]]]:
+    """Which region each piece belongs to (number of one of its pieces), after taking down all walls below the threshold.
+
+    Regions below the smallest size are then joined to the neighbour with the lowest wall.
+    sizes, means: Pixels and mean rotation vector (deg) of each piece, shapes (piece,) and (piece, 3).
+    within: Regions whose mean lattices are further apart (deg) are not joined across a low wall.
+    """
+    beside: list[dict[int, Wall]] = [{} for _ in sizes]
+    for (a, b), wall in walls.items():
+        beside[a][b], beside[b][a] = wall, Wall(-wall.rotation, wall.variance, wall.pairs)
+    parent, size, mean = np.arange(len(sizes)), sizes.astype(float), means.copy()
+    queue = [(wall.height, a, b, wall.pairs) for (a, b), wall in walls.items()]
+    heapq.heapify(queue)
+    while queue:
+        height, a, b, pairs = heapq.heappop(queue)
+        if height >= threshold:
+            break
+        found = beside[a].get(b)
+        current = found is not None and found.pairs == pairs and found.height == height
+        if current and np.linalg.norm(mean[a] - mean[b]) <= within:
+            _join(a, b, beside, parent, size, mean, queue)
+    small = [(int(size[i]), i) for i in range(1, len(size)) if parent[i] == i and size[i] < smallest]
+    heapq.heapify(small)
+    while small:
+        count, a = heapq.heappop(small)
+        if parent[a] != a or size[a] != count or not beside[a]:
+            continue
+        b = min(beside[a], key=lambda other: beside[a][other].height)
+        kept = _join(a, b, beside, parent, size, mean, None)
+        if size[kept] < smallest:
+            heapq.heappush(small, (int(size[kept]), kept))
+    for i in range(len(parent)):
+        parent[i] = _root(parent, i)
+    return parent, beside
+
+
+def _join(
+    a: int, b: int, beside: list[dict[int, Wall]], parent: np.ndarray, size: np.ndarray, mean: np.ndarray,
+    queue: list[tuple[float, int, int, float]] | None,
+) -> int:  # fmt: skip
+    """Make one region of two; returns the number that stays, that with more neighbours."""
+    if len(beside[a]) < len(beside[b]):
+        a, b = b, a
+    mean[a] = (size[a] * mean[a] + size[b] * mean[b]) / (size[a] + size[b])
+    parent[b], size[a] = a, size[a] + size[b]
+    del beside[a][b], beside[b][a]
+    for other, wall in beside[b].items():
+        del beside[other][b]
+        old = beside[a].get(other)
+        if old is not None:
+            wall = Wall(old.rotation + wall.rotation, old.variance + wall.variance, old.pairs + wall.pairs)
+        beside[a][other], beside[other][a] = wall, Wall(-wall.rotation, wall.variance, wall.pairs)
+        if queue is not None:
+            heapq.heappush(queue, (wall.height, a, other, wall.pairs))
+    beside[b] = {}
+    return a
+
+
+def _root(parent: np.ndarray, i: int) -> int:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = int(parent[i])
+    return i
+
+
+def _touching(label: np.ndarray) -> np.ndarray:
+    """Codes of the pairs of pieces that share an edge of a pixel."""
+    codes = []
+    for axis in (0, 1):
+        near, far = _shifted(axis, 1)
+        a, b = label[near], label[far]
+        use = (a > 0) & (b > 0) & (a != b)
+        codes.append(_code(a, b)[use])
+    return np.unique(np.concatenate(codes))
+
+
+def _shifted(axis: int, reach: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    near, far = [slice(None), slice(None)], [slice(None), slice(None)]
+    near[axis], far[axis] = slice(None, -reach), slice(reach, None)
+    return (near[0], near[1]), (far[0], far[1])
+
+
+def _code(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """One number for an unordered pair of pieces."""
+    return (np.minimum(a, b) << 32) | np.maximum(a, b)

@@ -1,0 +1,155 @@
+"""Export of an orientation map to MTEX, orix and OIM: a text file .ang with one orientation per pixel, written by orix.
+
+The file holds Bunge angles (radians, five decimals: 0.0006 deg) of the rotation from the laboratory (x along the beam, z upwards,
+at the reference position of the goniometer) to the crystal. The lattice of a pixel is U = R(w) U_0, its rotation vector applied
+to the reference lattice. One reflection fixes of U_0 only that the plane normal hkl lies along the diffraction vector; the turn
+about it must be given by the direction that is nearest to +y of the laboratory, or a low-index one is taken, and then only angles
+between pixels mean something, not directions across the vector. Map coordinates x and y are columns and rows, in um in the
+sample where the size of a pixel is known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import xarray as xr
+
+from braggscope.core.analysis import Says
+from braggscope.core.errors import BraggscopeError, InputError
+
+from ..carried import image_dims, pixel_attributes
+from ..geometry import DfxmGeometry
+from ..lattice_rotations import LatticeRotations
+from .orientation import orientation_of
+
+
+def export_orientation(
+    dataset: xr.Dataset,
+    *,
+    output: Path,
+    hkl: Annotated[tuple[int, int, int], Says("the reflection that was looked at")] = (1, 1, 1),
+    along_y: Annotated[tuple[int, int, int] | None, Says("crystal direction uvw nearest to +y of the laboratory")] = None,
+    lattice: Annotated[tuple[float, float, float, float, float, float], Says("a, b, c (angstrom), alpha, beta, gamma (deg)")] = (
+        4.0495,
+        4.0495,
+        4.0495,
+        90.0,
+        90.0,
+        90.0,
+    ),
+    space_group: Annotated[int, Says("number in the International Tables")] = 225,
+    phase: Annotated[str, Says("name of the phase in the file")] = "Al",
+    geometry: DfxmGeometry | None = None,
+) -> dict[str, object]:
+    """Orientation map as an .ang file for MTEX, orix or OIM.
+
+    dataset: Orientation map, or a map with motor positions, of which `orientation` is taken.
+    Returns the file, its points and what fixed the turn about the diffraction vector.
+    """
+    image_dims(dataset)
+    if output.suffix.lower() != ".ang":
+        raise InputError(f"output must end in .ang, got '{output.name}'")
+    lattice_map = orientation_of(dataset, geometry)
+    field = LatticeRotations.of(lattice_map)
+    structure = _phase(phase, space_group, lattice)
+    reference, chosen = _reference_lattice(structure, field, hkl, along_y)
+    pixel = pixel_attributes(lattice_map, geometry)
+    crystal_map = _crystal_map(lattice_map, field, reference, structure, pixel)
+    from orix.io import save
+
+    part = output.with_name(f".writing.{output.name}")
+    try:
+        save(str(part), crystal_map, confidence_index_prop="good", image_quality_prop="total", overwrite=True)
+        part.replace(output)
+    except OSError as error:
+        raise BraggscopeError(f"{output} cannot be written ({error.strerror})") from None
+    finally:
+        part.unlink(missing_ok=True)
+    guessed = "" if along_y is not None else " (chosen: not known from one reflection)"
+    return {
+        "file": str(output),
+        "points": int(field.known.sum()),
+        "frame": "laboratory, x along the beam, z upwards, at the reference position of the goniometer",
+        "along y": f"[{' '.join(map(str, chosen))}]{guessed}",
+        "step (column, row)": "1 px" if len(pixel) < 2 else f"{pixel['pixel_column_um']:g} x {pixel['pixel_row_um']:g} um",
+    }
+
+
+def _phase(name: str, space_group: int, lattice: tuple[float, ...]) -> Any:
+    """The crystal, as orix has it."""
+    from diffpy.structure import Lattice, Structure  # type: ignore[import-untyped]
+    from orix.crystal_map import Phase
+
+    a, b, c, alpha, beta, gamma = lattice
+    if not all(math.isfinite(v) and v > 0 for v in lattice) or max(alpha, beta, gamma) >= 180:
+        raise InputError(f"lattice must be three positive lengths and three angles below 180 deg, got {lattice}")
+    if not 1 <= space_group <= 230:
+        raise InputError(f"space_group must be between 1 and 230, got {space_group}")
+    return Phase(name=name, space_group=space_group, structure=Structure(lattice=Lattice(a, b, c, alpha, beta, gamma)))
+
+
+def _reference_lattice(
+    phase: Any, field: LatticeRotations, hkl: tuple[int, int, int], along_y: tuple[int, int, int] | None
+) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The matrix U_0 (laboratory <- crystal) with hkl along the diffraction vector and a direction nearest to y, and that one."""
+    from orix.vector import Miller
+
+    if not any(hkl):
+        raise InputError("hkl must not be 0 0 0")
+    normal = _unit(Miller(hkl=[hkl], phase=phase).data[0])
+    target = np.array([0.0, 0.0, 1.0]) if field.unseen is None else field.unseen.numpy()
+    chosen = along_y or _low_index_across(phase, normal)
+    direction = _unit(Miller(uvw=[chosen], phase=phase).data[0]) if any(chosen) else normal
+    across = direction - normal * (direction @ normal)
+    if np.linalg.norm(across) < 1e-6:
+        raise InputError(f"along_y must not be along the plane normal hkl, got {' '.join(map(str, chosen))}")
+    y = np.array([0.0, 1.0, 0.0])
+    crystal, laboratory = _frame(normal, across), _frame(_unit(target), y - target * (y @ target))
+    return laboratory @ crystal.T, chosen
+
+
+def _low_index_across(phase: Any, normal: np.ndarray) -> tuple[int, int, int]:
+    """The lowest-index direction across the plane normal (the nearest to it, in a lattice without one)."""
+    from orix.vector import Miller
+
+    candidates = sorted((c for c in itertools.product((0, 1, -1, 2, -2), repeat=3) if any(c)), key=lambda c: sum(map(abs, c)))
+    lengths = Miller(uvw=candidates, phase=phase).data
+    cosines = np.round(np.abs(lengths @ normal) / np.linalg.norm(lengths, axis=1), 9)
+    u, v, w = candidates[int(np.argmin(cosines))]
+    return u, v, w
+
+
+def _frame(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Orthonormal axes as columns: along the first, then the second, then across both."""
+    one, two = first, _unit(second)
+    return np.stack([one, two, np.cross(one, two)], axis=-1)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return np.asarray(vector, float) / np.linalg.norm(vector)
+
+
+def _crystal_map(dataset: xr.Dataset, field: LatticeRotations, reference: np.ndarray, phase: Any, pixel: dict[str, float]) -> Any:
+    """The map as orix has it; pixels without orientation are not indexed."""
+    from orix.crystal_map import CrystalMap, PhaseList
+    from orix.quaternion import Rotation
+    from scipy.spatial.transform import Rotation as Turn
+
+    known = field.known.numpy()
+    vector = np.nan_to_num(np.stack([dataset[f"rotation_{c}"].values for c in "xyz"], -1)).reshape(-1, 3)
+    turned = Turn.from_rotvec(vector, degrees=True).as_matrix() @ reference
+    rows, columns = np.indices(known.shape)
+    total = dataset["total"].values if "total" in dataset else np.ones(known.shape)
+    return CrystalMap(
+        rotations=Rotation.from_matrix(turned.transpose(0, 2, 1)),
+        phase_id=np.where(known, 0, -1).ravel(),
+        x=columns.ravel() * pixel.get("pixel_column_um", 1.0),
+        y=rows.ravel() * pixel.get("pixel_row_um", 1.0),
+        phase_list=PhaseList(phases=[phase], ids=[0]),
+        scan_unit="um" if len(pixel) == 2 else "px",
+        prop={"total": np.nan_to_num(total).ravel(), "good": (dataset["flag"].values == 0).ravel().astype(float)},
+    )

@@ -1,0 +1,132 @@
+"""Kernel average misorientation: how much the lattice of a pixel differs from its neighbours'.
+
+KAM(i) = mean over the neighbours j in the kernel, without i itself and without missing ones, of the misorientation angle of the
+lattices i and j (Wright, Nowell & Field 2011, Microsc. Microanal. 17, 316), an angle between lattices and not of motor values.
+With errors C of the lattices and a_ij the axis of the misorientation of i and j,
+
+    Var(KAM_i) = [ (sum_j a_ij)^T C_i (sum_j a_ij) + sum_j a_ij^T C_j a_ij ] / N^2
+
+which holds where the misorientations stand out of the noise. Where they do not, the mean of an angle is biased upwards, as an
+angle cannot be negative; such points are flagged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from braggscope.core.analysis import Says
+from braggscope.core.errors import InputError
+
+from ..carried import carried_flag, image_dims, pixel_attributes, variable
+from ..geometry import DfxmGeometry
+from ..lattice_rotations import DEGREE, LatticeRotations, variance_along
+from .orientation import orientation_of
+
+BAND = 2**18  # pixels of the bands of rows that are done one after the other: some 100 MB
+
+
+def kam(
+    dataset: xr.Dataset,
+    *,
+    size: Annotated[int, Says("width of the kernel, odd", unit="px")] = 3,
+    kernel: Annotated[
+        str, Says("pixels of the kernel: all, or those within size // 2 steps", choices=("square", "diamond"))
+    ] = "square",
+    max_angle: Annotated[float | None, Says("neighbours further away than this are left out", unit="deg")] = None,
+    neighbours: Annotated[int, Says("least number of neighbours; a pixel with fewer has no value")] = 1,
+    geometry: DfxmGeometry | None = None,
+) -> xr.Dataset:
+    """Kernel average misorientation of each pixel, an angle between lattices, with its error.
+
+    dataset: Orientation map, or a map with motor positions, of which `orientation` is taken.
+    Returns `kam` (deg), its standard deviation, and `kam_neighbours`, how many were averaged.
+    """
+    image_dims(dataset)
+    offsets = _offsets(size, kernel)
+    if max_angle is not None and not max_angle > 0:
+        raise InputError(f"max_angle must be positive, got {max_angle:g}")
+    if not 1 <= neighbours <= len(offsets):
+        raise InputError(f"neighbours must be between 1 and the {len(offsets)} of the kernel, got {neighbours}")
+    lattice_map = orientation_of(dataset, geometry)
+    field = LatticeRotations.of(lattice_map)
+    rows, columns = field.known.shape
+    found = np.full((4, rows, columns), np.nan)
+    for start, stop, top, bottom in _bands(rows, columns, size // 2):
+        part = _average(field[top:bottom], offsets, math.inf if max_angle is None else max_angle * DEGREE)
+        found[:, start:stop] = part.numpy()[:, start - top : stop - top]
+    mean, std, noise, count = found
+    enough = count >= neighbours
+    mean, std = np.where(enough, mean / DEGREE, np.nan), np.where(enough, std / DEGREE, np.nan)
+    result = xr.Dataset({"kam": variable(mean, "deg", "mean misorientation to the neighbours")})
+    if field.covariance is not None:
+        result["kam_std"] = variable(std, "deg", "standard deviation of kam")
+    result["kam_neighbours"] = variable(count, "1", "neighbours averaged")
+    hidden = np.isfinite(mean) & (mean < noise / DEGREE)
+    reasons = {"no_neighbours": field.known.numpy() & ~enough, "misorientation_hidden_by_noise": hidden}
+    result["flag"] = carried_flag(lattice_map, reasons)
+    result.attrs = pixel_attributes(lattice_map, geometry)
+    return result
+
+
+def _offsets(size: int, kernel: str) -> list[tuple[int, int]]:
+    """Steps to the neighbours, without the centre."""
+    if size < 3 or size % 2 == 0:
+        raise InputError(f"size must be an odd number of pixels from 3, got {size}")
+    if kernel not in ("square", "diamond"):
+        raise InputError(f"kernel must be square or diamond, got '{kernel}'")
+    reach = range(-(size // 2), size // 2 + 1)
+    every = [(i, j) for i in reach for j in reach if (i, j) != (0, 0)]
+    return [(i, j) for i, j in every if kernel == "square" or abs(i) + abs(j) <= size // 2]
+
+
+def _bands(rows: int, columns: int, halo: int) -> Iterator[tuple[int, int, int, int]]:
+    """Bands of rows: start and stop, and the same with the rows around that the kernel reaches."""
+    height = max(1, BAND // columns)
+    for start in range(0, rows, height):
+        stop = min(start + height, rows)
+        yield start, stop, max(0, start - halo), min(rows, stop + halo)
+
+
+def _average(field: LatticeRotations, offsets: list[tuple[int, int]], most: float) -> Tensor:
+    """Mean misorientation, its standard deviation, what noise alone would give (rad) and the neighbours; shape (4, row, column).
+
+    Noise alone gives about the root of half the variance of the difference per pair, as two directions share it.
+    """
+    shape = field.known.shape
+    total, count, variance, noise = (torch.zeros(shape, dtype=torch.float64) for _ in range(4))
+    axes = torch.zeros((*shape, 3), dtype=torch.float64)
+    for step in offsets:
+        here, there = _overlap(shape, step)
+        vector = field[here].to(field[there])
+        angle = vector.norm(dim=-1)
+        use = torch.isfinite(angle) & (angle <= most)
+        total[here] += torch.where(use, angle, 0.0)
+        count[here] += use
+        if field.covariance is None:
+            continue
+        unit = vector / torch.where(angle > 0, angle, 1.0)[..., None]
+        axes[here] += torch.where(use[..., None], unit, 0.0)
+        theirs = field.covariance[there]
+        variance[here] += torch.where(use, variance_along(vector, theirs), 0.0)
+        spread = (field.covariance[here] + theirs).diagonal(dim1=-2, dim2=-1).sum(-1)
+        noise[here] += torch.where(use, torch.sqrt(spread / 2), 0.0)
+    if field.covariance is not None:
+        variance += torch.where(count > 0, (axes[..., None, :] @ field.covariance @ axes[..., None])[..., 0, 0], 0.0)
+    many = torch.where(count > 0, count, 1.0)
+    known = field.known & (count > 0)
+    values = [torch.where(known, v, math.nan) for v in (total / many, variance.sqrt() / many)]
+    return torch.stack([*values, noise / many, torch.where(field.known, count, 0.0)])
+
+
+def _overlap(shape: torch.Size, step: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where both a pixel and the one a step away lie in the image."""
+    here = tuple(slice(max(0, -s), min(n, n - s)) for s, n in zip(step, shape, strict=True))
+    there = tuple(slice(max(0, s), min(n, n + s)) for s, n in zip(step, shape, strict=True))
+    return (here[0], here[1]), (there[0], there[1])

@@ -1,0 +1,101 @@
+"""What an analysis takes over from the map it was given: geometry, still motors, flags, and the size of a pixel.
+
+A map says in its attributes with which geometry it was made and where the motors stood that did not move ("geometry" and
+"still_motors", JSON). A point that the map calls doubtful keeps its value in an analysis and carries the map's flag on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from braggscope.core.errors import InputError
+
+from .geometry import DfxmGeometry
+
+TO_DEGREES = {"": 1.0, "deg": 1.0, "degree": 1.0, "degrees": 1.0, "mrad": 0.18 / np.pi, "rad": 180 / np.pi}
+LARGEST_BIT = 30
+
+
+def geometry_of(dataset: xr.Dataset, geometry: DfxmGeometry | None = None) -> DfxmGeometry:
+    """The geometry given, else the one that the map was made with, else one in which nothing is known but the goniometer."""
+    if geometry is not None:
+        return geometry
+    stated = json.loads(str(dataset.attrs.get("geometry", "{}")) or "{}")
+    return DfxmGeometry.from_mapping(stated, where="geometry in the attributes of the map")
+
+
+def still_motors(dataset: xr.Dataset, given: Sequence[str] = ()) -> dict[str, float]:
+    """Where the motors stood that did not move, in their own unit: as the map says, then as given.
+
+    given: Words NAME=VALUE.
+    """
+    found = {name: float(value) for name, value in json.loads(str(dataset.attrs.get("still_motors", "{}"))).items()}
+    for word in given:
+        name, _, value = word.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise InputError(f"still must be motors with their positions like chi=-1.62, got '{word}'") from None
+    return found
+
+
+def in_degrees(variable: xr.DataArray) -> np.ndarray:
+    """The values of an angle in degrees; a motor that states no unit is taken to be in degrees."""
+    unit = str(variable.attrs.get("units", ""))
+    if unit not in TO_DEGREES:
+        raise InputError(f"{variable.name} must be an angle in deg, mrad or rad, but the map has it in '{unit}'")
+    return np.asarray(variable.values, np.float64) * TO_DEGREES[unit]
+
+
+def pixel_attributes(dataset: xr.Dataset, geometry: DfxmGeometry | None = None) -> dict[str, float]:
+    """Size of a pixel in the sample in um, `pixel_row_um` and `pixel_column_um`, where it is known; else nothing."""
+    known = {name: float(dataset.attrs[name]) for name in ("pixel_row_um", "pixel_column_um") if name in dataset.attrs}
+    if geometry is None and known:
+        return known
+    with contextlib.suppress(InputError):
+        along, across = geometry_of(dataset, geometry).sample_pixel_um()
+        return {"pixel_row_um": along, "pixel_column_um": across}
+    return known
+
+
+def image_dims(dataset: xr.Dataset) -> tuple[str, str]:
+    """The two dimensions of the pixels of a map. Raises InputError where it is not a map over detector pixels."""
+    if tuple(dataset["flag"].dims) != ("row", "column"):
+        raise InputError(f"the map must be over row and column, got {', '.join(map(str, dataset['flag'].dims))}")
+    return "row", "column"
+
+
+def carried_flag(dataset: xr.Dataset, added: Mapping[str, np.ndarray]) -> xr.DataArray:
+    """The flag of a map with more reasons: words and where they hold, each on a free bit."""
+    old = dataset["flag"]
+    masks, words = [int(bit) for bit in np.atleast_1d(old.attrs["flag_masks"])], str(old.attrs["flag_meanings"]).split()
+    values = np.array(old.values, np.int32)
+    for word, where in added.items():
+        if word not in words:
+            free = next(bit for bit in (1 << n for n in range(LARGEST_BIT)) if bit not in masks)
+            masks.append(free)
+            words.append(word)
+        values[where] |= masks[words.index(word)]
+    order = np.argsort(masks, kind="stable")
+    attributes: dict[str, Any] = {
+        "long_name": "why a point is missing or doubtful (0 = good)",
+        "flag_masks": np.array([masks[i] for i in order], np.int32),
+        "flag_meanings": " ".join(words[i] for i in order),
+    }
+    return xr.DataArray(values, dims=old.dims, coords=old.coords, attrs=attributes)
+
+
+def carried_total(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """`total` and its standard deviation, where the map has them: they are what layers are registered on."""
+    return {name: dataset[name] for name in ("total", "total_std") if name in dataset}
+
+
+def variable(values: np.ndarray, unit: str, long_name: str, dims: Sequence[str] = ("row", "column")) -> xr.DataArray:
+    """A map variable."""
+    return xr.DataArray(values, dims=tuple(dims), attrs={"units": unit, "long_name": long_name})
