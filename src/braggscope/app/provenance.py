@@ -26,7 +26,7 @@ BLOCKS, BLOCK_BYTES = 64, 2**20
 
 SAME = (
     "version", "modality", "method", "options", "geometry", "geometry_files", "input_file", "input_hash", "input_scan",
-    "input_detector", "roi", "binning", "saturation",
+    "input_detector", "roi", "binning", "saturation", "corrections",
 )  # fmt: skip
 """What an interrupted run and the one that finishes it must agree in, beside the model."""
 
@@ -121,12 +121,26 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         a, b = earlier.get(name, "none"), now.get(name, "none")
         if str(a) == str(b):
             continue
-        if name in ("options", "geometry") and "none" not in (a, b):
+        if name == "corrections":
+            found += _other_corrections(a, b)
+        elif name in ("options", "geometry") and "none" not in (a, b):
             old, new = json.loads(str(a)), json.loads(str(b))
             keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
             found += [f"{name.removesuffix('s')} {key} was {old.get(key)} and is {new.get(key)}" for key in keys]
         else:
             found.append(f"{name} was {a} and is {b}")
+    return found
+
+
+def _other_corrections(earlier: Any, now: Any) -> list[str]:
+    """In which corrections two runs differ, a phrase each: by name, and what is known of each."""
+    old, new = ({c["name"]: c for c in (json.loads(str(one)) if one != "none" else [])} for one in (earlier, now))
+    if list(old) != list(new):
+        return [f"corrections were {', '.join(old) or 'none'} and are {', '.join(new) or 'none'}"]
+    found = []
+    for name in old:
+        keys = [key for key in {**old[name], **new[name]} if old[name].get(key) != new[name].get(key)]
+        found += [f"{name} {key} was {old[name].get(key)} and is {new[name].get(key)}" for key in keys]
     return found
 
 

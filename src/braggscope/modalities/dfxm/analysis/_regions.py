@@ -72,32 +72,47 @@ def pieces(strength: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def walls_between(label: np.ndarray, field: LatticeRotations, reach: int) -> dict[tuple[int, int], Wall]:
-    """The walls between pieces that touch, measured on pairs of pixels `reach` apart that lie on its two sides."""
-    touching = _touching(label)
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    for axis in (0, 1):
-        if label.shape[axis] <= reach:
-            continue
-        near, far = _shifted(axis, reach)
-        a, b = label[near], label[far]
-        use = (a > 0) & (b > 0) & (a != b)
-        use &= np.isin(_code(a, b), touching)
-        one, other = field[near], field[far]
-        vector = one.to(other).numpy()[use] / DEGREE
-        if one.covariance is None or other.covariance is None:
-            variance = np.zeros(len(vector))
-        else:
-            both = (one.covariance + other.covariance).diagonal(dim1=-2, dim2=-1).sum(-1)
-            variance = both[torch.from_numpy(use)].numpy() / DEGREE**2 / 2
-        sign = np.where(a[use] < b[use], 1.0, -1.0)
-        table = np.column_stack([vector * sign[:, None], variance, np.ones(len(vector))])
-        found.append((_code(a, b)[use], table))
-    codes = np.concatenate([c for c, _ in found]) if found else np.zeros(0, np.int64)
-    tables = np.concatenate([t for _, t in found]) if found else np.zeros((0, 5))
-    which, group = np.unique(codes, return_inverse=True)
-    sums = np.stack([np.bincount(group, column, len(which)) for column in tables.T], -1) if len(which) else np.zeros((0, 5))
-    pairs = [(int(code >> 32), int(code & 0xFFFFFFFF)) for code in which]
-    return {pair: Wall(row[:3].copy(), float(row[3]), float(row[4])) for pair, row in zip(pairs, sums, strict=True)}
+    """The walls between pieces that touch, measured on pairs of pixels `reach` apart that lie on its two sides.
+
+    Where pieces are too narrow for that, on pairs at the next smaller distance that has any.
+    """
+    touching = np.concatenate([_pairs(label, axis, 1)[1] for axis in (0, 1)])
+    lacking, walls = np.unique(touching), {}
+    for distance in range(reach, 0, -1):
+        codes, tables = zip(*(_across(label, field, axis, distance, lacking) for axis in (0, 1)), strict=True)
+        which, group = np.unique(np.concatenate(codes), return_inverse=True)
+        sums = [np.bincount(group, column, len(which)) for column in np.concatenate(tables).T]
+        for code, *rotation, variance, pairs in zip(which, *sums, strict=True):
+            walls[int(code >> 32), int(code & 0xFFFFFFFF)] = Wall(np.array(rotation), float(variance), float(pairs))
+        lacking = np.setdiff1d(lacking, which)
+    return walls
+
+
+def _pairs(label: np.ndarray, axis: int, distance: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where two pixels this far apart lie in two pieces, shape of the image less the distance, and the codes of the pieces."""
+    near, far = _shifted(axis, distance)
+    a, b = label[near], label[far]
+    use = (a > 0) & (b > 0) & (a != b)
+    return use, _code(a[use], b[use])
+
+
+def _across(
+    label: np.ndarray, field: LatticeRotations, axis: int, distance: int, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of the pieces of pairs of pixels across the walls wanted, and per pair rotation (deg), variance and 1."""
+    use, codes = _pairs(label, axis, distance)
+    keep = np.isin(codes, wanted)
+    use[use] = keep
+    near, far = _shifted(axis, distance)
+    where = torch.from_numpy(use)
+    one, other = field[near][where], field[far][where]
+    vector = one.to(other).numpy() / DEGREE
+    variance = np.zeros(len(vector))
+    if one.covariance is not None and other.covariance is not None:
+        trace = (one.covariance + other.covariance).diagonal(dim1=-2, dim2=-1).sum(-1).numpy()
+        variance = trace / DEGREE**2 / 2  # of one component: one reflection has two
+    sign = np.where(label[near][use] < label[far][use], 1.0, -1.0)
+    return codes[keep], np.column_stack([vector * sign[:, None], variance, np.ones(len(vector))])
 
 
 def merged(
@@ -165,17 +180,6 @@ def _root(parent: np.ndarray, i: int) -> int:
         parent[i] = parent[parent[i]]
         i = int(parent[i])
     return i
-
-
-def _touching(label: np.ndarray) -> np.ndarray:
-    """Codes of the pairs of pieces that share an edge of a pixel."""
-    codes = []
-    for axis in (0, 1):
-        near, far = _shifted(axis, 1)
-        a, b = label[near], label[far]
-        use = (a > 0) & (b > 0) & (a != b)
-        codes.append(_code(a, b)[use])
-    return np.unique(np.concatenate(codes))
 
 
 def _shifted(axis: int, reach: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

@@ -41,8 +41,8 @@ def domains(
 
     dataset: Orientation map, or a map with motor positions, of which `orientation` is taken.
     strain: Map of `strain` over the same pixels, for the mean strain of each domain.
-    Returns `label` (row, column), 0 for none; per domain its size, centre, mean rotation and spread; per wall its two domains,
-    length, misorientation across it and between the mean lattices. The largest domain has number 1.
+    Returns `label` (row, column), 0 for none; per domain its size, centre, mean rotation (without pixels beside another domain)
+    and spread; per wall its two domains, misorientation across it and between the mean lattices. The largest domain is number 1.
     """
     image_dims(dataset)
     _check({"threshold": threshold, "within": within, "smooth": smooth}, {"reach": reach, "smallest": smallest})
@@ -59,7 +59,7 @@ def domains(
     parent, beside = _regions.merged(walls, np.bincount(piece.ravel()), centres, threshold, limit, smallest)
     label, number = _numbered(parent[piece], known, smallest)
     count = int(label.max())
-    means = flat.means(label.ravel() - 1, count)
+    means = flat.means(_inner(label).ravel() - 1, count)
     pixel = pixel_attributes(lattice_map, geometry)
     found: dict[str, Any] = {"label": variable(label.astype(np.int32), "1", "number of the domain, largest first (0: none)")}
     found |= _table(label, flat, means, pixel)
@@ -93,6 +93,18 @@ def _numbered(region: np.ndarray, known: np.ndarray, smallest: int) -> tuple[np.
     for name, i in number.items():
         table[name] = i
     return np.where(known, table[region], 0), number
+
+
+def _inner(label: np.ndarray) -> np.ndarray:
+    """The domains without their pixels beside another one, whose lattice may be the other's; whole where nothing else is left."""
+    inner = label.copy()
+    for axis in (0, 1):
+        for near, far in ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1))):
+            here = (near, slice(None)) if axis == 0 else (slice(None), near)
+            there = (far, slice(None)) if axis == 0 else (slice(None), far)
+            inner[here] = np.where((label[there] > 0) & (label[there] != label[here]), 0, inner[here])
+    gone = np.setdiff1d(label, inner)
+    return np.where(np.isin(label, gone), label, inner)
 
 
 def _table(

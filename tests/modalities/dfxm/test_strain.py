@@ -1,0 +1,140 @@
+"""Axial strain: Bragg's law solved numerically, its sign, error bars, several maps, bad input."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.optimize import brentq
+
+from braggscope.core.errors import InputError
+from braggscope.core.maps import check_map, flag_counts
+from braggscope.modalities.dfxm.analysis.strain import strain
+from braggscope.physics.diffraction import wavelength
+
+SILICON_111 = 3.135601  # angstrom
+SPACING = 4.0495 / math.sqrt(3)  # of aluminium 111
+TRUTH = np.array([[0.0, 1e-3, -1e-3], [5e-4, -2e-4, 3e-3]])
+
+
+def peak_map(name, values, std=None, unit="deg", **others):
+    found = {name: (("row", "column"), np.asarray(values, float), {"units": unit, "long_name": name})}
+    if std is not None:
+        found[f"{name}_std"] = (("row", "column"), np.full(np.shape(values), std), {"units": unit, "long_name": "std"})
+    for other, image in others.items():
+        found[other] = (("row", "column"), np.asarray(image, float), {"units": "count", "long_name": other})
+    attributes = {"flag_masks": np.array([1, 2], np.int32), "flag_meanings": "no_signal cut", "long_name": "f"}
+    found["flag"] = (("row", "column"), np.zeros(np.shape(values), np.int32), attributes)
+    return xr.Dataset(found)
+
+
+def at_bragg(spacing, unknown, low, high):
+    """The motor position at which lambda = 2 d sin theta, by a search."""
+    return brentq(lambda x: unknown(x, spacing), low, high, xtol=1e-14, rtol=1e-14)
+
+
+def energy_scan(spacing, theta=0.157):
+    return at_bragg(spacing, lambda c, d: 2 * SILICON_111 * math.sin(math.radians(c)) - 2 * d * math.sin(theta), 2, 20)
+
+
+def scattering_scan(spacing):
+    return at_bragg(spacing, lambda t, d: wavelength(17.0) - 2 * d * math.sin(math.radians(t / 2)), 5, 60)
+
+
+def kev_scan(spacing, theta=0.157):
+    return at_bragg(spacing, lambda e, d: wavelength(e) - 2 * d * math.sin(theta), 5, 60)
+
+
+@pytest.mark.parametrize(
+    "name, unit, scan", [("ccmth", "deg", energy_scan), ("obpitch", "deg", scattering_scan), ("energy", "keV", kev_scan)]
+)
+def test_strain_is_that_of_braggs_law(name, unit, scan):
+    positions = np.vectorize(scan)(SPACING * (1 + TRUTH))
+    s = strain([peak_map(name, positions, unit=unit)], reference=scan(SPACING))
+    np.testing.assert_allclose(s["strain"].values, TRUTH, atol=1e-12)
+    check_map(s)
+
+
+def test_a_wider_spacing_diffracts_longer_waves_and_less_far():
+    # longer waves: a larger angle of the monochromator; a fixed wave: a smaller scattering angle
+    assert strain([peak_map("ccmth", [[6.0, 6.001]])], reference=6.0)["strain"].values[0, 1] > 0
+    assert strain([peak_map("obpitch", [[18.0, 18.001]])], reference=18.0)["strain"].values[0, 1] < 0
+
+
+@pytest.mark.parametrize("name, at", [("ccmth", 5.94), ("obpitch", 18.0), ("energy", 17.0)])
+def test_errors_are_those_of_repeated_positions(name, at):
+    draws = np.random.default_rng(0).normal(at, 1e-4 * at, (60, 70))
+    s = strain([peak_map(name, draws, std=1e-4 * at, unit="keV" if name == "energy" else "deg")], reference=at)
+    assert s["strain"].values.std() == pytest.approx(float(s["strain_std"].mean()), rel=0.04)  # known to 1.1 %
+
+
+def test_the_reference_is_the_median_or_that_of_a_region():
+    values = np.array([[6.0, 6.0, 6.2], [6.0, 6.3, 6.4], [6.1, np.nan, 6.4]])
+    m = peak_map("ccmth", values)
+    assert strain([m]).attrs["reference"] == pytest.approx(np.nanmedian(values))
+    s = strain([m], region=(0, 2, 0, 1))
+    assert s.attrs["reference"] == 6.0 and s.attrs["reference_from"] == "median of 2 points of the region"
+    assert s["strain"].values[0, 0] == 0 and flag_counts(s)["no_strain"] == 1
+
+
+def test_a_scan_without_a_rocking_motor_says_that_tilts_look_like_strain():
+    assert "looks like strain" in strain([peak_map("ccmth", [[6.0, 6.1]])]).attrs["caution"]
+    both = peak_map("ccmth", [[6.0, 6.1]]).assign(mu=(("row", "column"), [[0.0, 0.1]], {"units": "deg", "long_name": "mu"}))
+    assert "caution" not in strain([both]).attrs
+
+
+def several(peaks, noise, seed=0):
+    """Maps of scans at standing ccmth, totals of a Gaussian of 0.006 deg; peaks: Its place at each pixel."""
+    random, maps = np.random.default_rng(seed), []
+    for x in np.linspace(5.92, 5.96, 9):
+        total = 1000 * np.exp(-0.5 * ((x - peaks) / 0.006) ** 2) + random.normal(0, noise, peaks.shape)
+        m = peak_map("chi", np.zeros(peaks.shape), total=total, total_std=np.full(peaks.shape, noise))
+        maps.append(m.assign_attrs(still_motors=json.dumps({"ccmth": float(x)})))
+    return maps
+
+
+def test_maps_at_standing_energies_give_the_strain_of_each_pixel_in_any_order():
+    peaks = np.array([[5.938, 5.940, 5.942]])
+    maps = several(peaks, 1e-9)
+    s, shuffled = (strain(m, reference=5.94) for m in (maps, [maps[i] for i in (3, 8, 0, 1, 7, 5, 2, 4, 6)]))
+    expected = np.sin(np.radians(peaks)) / math.sin(math.radians(5.94)) - 1
+    np.testing.assert_allclose(s["strain"].values, expected, rtol=4e-3, atol=1e-9)  # the ends cut at 3 widths
+    np.testing.assert_array_equal(s["strain"].values, shuffled["strain"].values)
+    assert (s["flag"].values == 0).all()
+
+
+def test_errors_over_several_maps_are_those_of_repeated_scans():
+    s = strain(several(np.full((60, 70), 5.94), 20.0), reference=5.94)
+    assert s["strain"].values.std() == pytest.approx(float(s["strain_std"].mean()), rel=0.04)
+
+
+def test_dark_pixels_and_cut_peaks_are_flagged():
+    s = strain(several(np.array([[5.94, 5.96, 7.0]]), 5.0))
+    assert np.isnan(s["strain"].values[0, 2]) and flag_counts(s)["no_signal"] == 1
+    assert s["flag"].values[0, 1] != 0 and flag_counts(s)["peak_cut_by_the_end_of_the_scan"] == 1
+
+
+def changed(maps, **attrs):
+    return [m.assign_attrs(attrs) for m in maps]
+
+
+@pytest.mark.parametrize(
+    "maps, options, message",
+    [
+        ([], {}, "at least one map"),
+        ([peak_map("mu", [[1.0]])], {}, "this map has none; it has mu"),
+        ([peak_map("ccmth", [[6.0]])], {"motor": "obpitch"}, "needs a map along obpitch"),
+        ([peak_map("ccmth", [[6.0]])], {"motor": "mu"}, "motor must be one of auto, ccmth"),
+        ([peak_map("ccmth", [[6.0]])], {"reference": -6.0}, "positive position of ccmth in deg, got -6"),
+        ([peak_map("ccmth", [[6.0]])], {"reference": 6.0, "region": (0, 1, 0, 1)}, "not both"),
+        ([peak_map("ccmth", [[6.0]])], {"region": (0, 2, 0, 1)}, "inside the map of 1 rows x 1 columns"),
+        ([peak_map("ccmth", [[np.nan]])], {}, "no pixel of the map has a position of ccmth"),
+        (changed(several(np.full((2, 2), 5.94), 1.0), still_motors="{}"), {}, "stood elsewhere in each"),
+        (several(np.full((2, 2), 5.94), 1.0)[:2], {}, "three or more different positions of ccmth, each once, got 5.92, 5.925"),
+        (2 * several(np.full((2, 2), 5.94), 1.0), {}, "each once, got 5.92, 5.92, 5.925"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(maps, options, message):
+    with pytest.raises(InputError, match=message):
+        strain(maps, **options)
