@@ -32,7 +32,10 @@ _compiled = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp", "r
 
 def per_peak(motors: int, shape: int) -> int:
     """Parameters of one peak."""
-    return 1 + 2 * motors + motors * (motors - 1) // 2 + (shape == PSEUDO_VOIGT)
+    return 1 + 2 * motors + motors * (motors - 1) // 2 + (1 if shape == PSEUDO_VOIGT else 0)
+
+
+per_peak_compiled = _compiled(per_peak)
 
 
 @_compiled
@@ -58,103 +61,75 @@ def exponential(power, size):  # type: ignore[no-untyped-def]
 def model(theta, x, base, peaks, shape, mean, jacobian, room):  # type: ignore[no-untyped-def]
     """Expected counts and their derivatives by all parameters.
 
-    theta: Parameters, shape (parameter,).  x: Coordinates, shape (motor, point).  base: Parameters before the first peak.
-    mean: Filled, shape (point,).  jacobian: Filled, shape (parameter, point).
-    room: Work space, shape (2, point).
+    With v_e = -u . du/dt_e and f the derivative of the shape by -u^2 / 2: d/d centre_e = f v_e / s_e, d/d ln s_e = f v_e t_e and
+    d/d c_de = f u_d t_e.
+
+    theta: Parameters of so many peaks, the first entries of a longer array.  x: Coordinates, shape (motor, point).
+    base: Parameters before the first peak.  mean: Filled, shape (point,).  jacobian: Filled, shape (parameter, point).
+    room: Work space, shape (2 + 2 motors or more, point).
     """
     motors, size = x.shape
+    each = per_peak_compiled(motors, shape)
     for i in range(size):
         mean[i], jacobian[0, i] = theta[0], 1.0
     for d in range(base - 1):
         for i in range(size):
             jacobian[1 + d, i] = x[d, i]
             mean[i] += theta[1 + d] * x[d, i]
-    each = (len(theta) - base) // peaks
     for k in range(peaks):
         at = base + k * each
-        if motors == 1:
-            _along_one(theta, at, x, shape, mean, jacobian, room)
-        elif motors == 2:
-            _along_two(theta, at, x, mean, jacobian, room)
-        else:
-            _along_three(theta, at, x, mean, jacobian, room)
+        cross = at + 1 + 2 * motors
+        height = theta[at]
+        for i in range(size):
+            room[0, i] = 0.0
+        for d in range(motors):
+            t, u = 2 + d, 2 + motors + d
+            centre, inverse = theta[at + 1 + d], math.exp(-theta[at + 1 + motors + d])
+            for i in range(size):
+                room[t, i] = room[u, i] = (x[d, i] - centre) * inverse
+            for e in range(d):
+                c = theta[cross + d * (d - 1) // 2 + e]
+                for i in range(size):
+                    room[u, i] -= c * room[2 + e, i]
+            for i in range(size):
+                room[0, i] -= 0.5 * room[u, i] * room[u, i]
+        _shape(theta, at, shape, size, height, jacobian, room)
+        for i in range(size):
+            mean[i] += height * jacobian[at, i]
+        for e in range(motors):
+            inverse = math.exp(-theta[at + 1 + motors + e])
+            for i in range(size):
+                room[1, i] = room[2 + motors + e, i]
+            for d in range(e + 1, motors):
+                c = theta[cross + d * (d - 1) // 2 + e]
+                for i in range(size):
+                    jacobian[cross + d * (d - 1) // 2 + e, i] = room[0, i] * room[2 + motors + d, i] * room[2 + e, i]
+                    room[1, i] -= c * room[2 + motors + d, i]
+            for i in range(size):
+                slope = room[0, i] * room[1, i]
+                jacobian[at + 1 + e, i] = slope * inverse
+                jacobian[at + 1 + motors + e, i] = slope * room[2 + e, i]
 
 
 @_compiled
-def _along_one(theta, at, x, shape, mean, jacobian, room):  # type: ignore[no-untyped-def]
-    size = x.shape[1]
-    height, centre, inverse = theta[at], theta[at + 1], math.exp(-theta[at + 2])
-    gauss, part = room[0], room[1]
-    if shape != LORENTZIAN:
+def _shape(theta, at, shape, size, height, jacobian, room):  # type: ignore[no-untyped-def]
+    """From -|u|^2 / 2 in room[0]: the shape, into the row of the amplitude, and amplitude times its derivative, into room[0]."""
+    eta = 0.0 if shape == GAUSSIAN else 1.0 if shape == LORENTZIAN else theta[at + 3]
+    if shape != GAUSSIAN:
         for i in range(size):
-            t = (x[0, i] - centre) * inverse
-            gauss[i] = -0.5 * t * t
-        exponential(gauss, size)
+            room[1, i] = 1 / (1 - 2 * HALF * room[0, i])
+    exponential(room[0], size)
     if shape == GAUSSIAN:
         for i in range(size):
-            t = (x[0, i] - centre) * inverse
-            value = height * gauss[i]
-            mean[i] += value
-            jacobian[at, i], jacobian[at + 1, i], jacobian[at + 2, i] = gauss[i], value * t * inverse, value * t * t
+            jacobian[at, i] = room[0, i]
+            room[0, i] *= height
         return
-    for i in range(size):
-        t = (x[0, i] - centre) * inverse
-        part[i] = 1 / (1 + HALF * t * t)
-    eta = 1.0 if shape == LORENTZIAN else theta[at + 3]
-    for i in range(size):
-        t = (x[0, i] - centre) * inverse
-        bell = gauss[i] if shape == PSEUDO_VOIGT else 0.0
-        slope = height * ((1 - eta) * bell + 2 * HALF * eta * part[i] * part[i])
-        value = (1 - eta) * bell + eta * part[i]
-        mean[i] += height * value
-        jacobian[at, i], jacobian[at + 1, i], jacobian[at + 2, i] = value, slope * t * inverse, slope * t * t
     if shape == PSEUDO_VOIGT:
         for i in range(size):
-            jacobian[at + 3, i] = height * (part[i] - gauss[i])
-
-
-@_compiled
-def _along_two(theta, at, x, mean, jacobian, room):  # type: ignore[no-untyped-def]
-    size, height = x.shape[1], theta[at]
-    m1, m2, r1, r2, c = theta[at + 1], theta[at + 2], math.exp(-theta[at + 3]), math.exp(-theta[at + 4]), theta[at + 5]
-    gauss = room[0]
+            jacobian[at + 3, i] = height * (room[1, i] - room[0, i])
     for i in range(size):
-        t1, t2 = (x[0, i] - m1) * r1, (x[1, i] - m2) * r2
-        u2 = t2 - c * t1
-        gauss[i] = -0.5 * (t1 * t1 + u2 * u2)
-    exponential(gauss, size)
-    for i in range(size):
-        t1, t2 = (x[0, i] - m1) * r1, (x[1, i] - m2) * r2
-        u2 = t2 - c * t1
-        value = height * gauss[i]
-        v1, v2 = value * (t1 - c * u2), value * u2
-        mean[i] += value
-        jacobian[at, i], jacobian[at + 1, i], jacobian[at + 2, i] = gauss[i], v1 * r1, v2 * r2
-        jacobian[at + 3, i], jacobian[at + 4, i], jacobian[at + 5, i] = v1 * t1, v2 * t2, v2 * t1
-
-
-@_compiled
-def _along_three(theta, at, x, mean, jacobian, room):  # type: ignore[no-untyped-def]
-    size, height = x.shape[1], theta[at]
-    m1, m2, m3 = theta[at + 1], theta[at + 2], theta[at + 3]
-    r1, r2, r3 = math.exp(-theta[at + 4]), math.exp(-theta[at + 5]), math.exp(-theta[at + 6])
-    c21, c31, c32 = theta[at + 7], theta[at + 8], theta[at + 9]
-    gauss = room[0]
-    for i in range(size):
-        t1, t2, t3 = (x[0, i] - m1) * r1, (x[1, i] - m2) * r2, (x[2, i] - m3) * r3
-        u2, u3 = t2 - c21 * t1, t3 - c31 * t1 - c32 * t2
-        gauss[i] = -0.5 * (t1 * t1 + u2 * u2 + u3 * u3)
-    exponential(gauss, size)
-    for i in range(size):
-        t1, t2, t3 = (x[0, i] - m1) * r1, (x[1, i] - m2) * r2, (x[2, i] - m3) * r3
-        u2, u3 = t2 - c21 * t1, t3 - c31 * t1 - c32 * t2
-        value = height * gauss[i]
-        v1, v2, v3 = value * (t1 - c21 * u2 - c31 * u3), value * (u2 - c32 * u3), value * u3
-        mean[i] += value
-        jacobian[at, i] = gauss[i]
-        jacobian[at + 1, i], jacobian[at + 2, i], jacobian[at + 3, i] = v1 * r1, v2 * r2, v3 * r3
-        jacobian[at + 4, i], jacobian[at + 5, i], jacobian[at + 6, i] = v1 * t1, v2 * t2, v3 * t3
-        jacobian[at + 7, i], jacobian[at + 8, i], jacobian[at + 9, i] = value * u2 * t1, value * u3 * t1, value * u3 * t2
+        jacobian[at, i] = (1 - eta) * room[0, i] + eta * room[1, i]
+        room[0, i] = height * ((1 - eta) * room[0, i] + 2 * HALF * eta * room[1, i] * room[1, i])
 
 
 @_compiled
@@ -177,9 +152,9 @@ def misfit(counts, mean, weight):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def normal_equations(counts, mean, weight, jacobian, info, slope, room):  # type: ignore[no-untyped-def]
+def normal_equations(counts, mean, weight, jacobian, size, info, slope, room):  # type: ignore[no-untyped-def]
     """Information J^T W J (lower triangle) and gradient J^T W (y - mu), two by two, which loads each value half as often."""
-    points, size = len(counts), len(slope)
+    points = len(counts)
     for a in range(0, size, 2):
         c = min(a + 1, size - 1)
         first, second = 0.0, 0.0
@@ -203,22 +178,28 @@ def normal_equations(counts, mean, weight, jacobian, info, slope, room):  # type
 
 
 @_compiled
-def solve(info, slope, free, damping, root, step):  # type: ignore[no-untyped-def]
-    """The damped step of the free parameters by Cholesky; False where the matrix is not positive."""
-    size = len(slope)
+def cholesky(info, free, size, damping, root):  # type: ignore[no-untyped-def]
+    """Lower triangular root of the damped information; a parameter that is not free is taken out. False where it is not positive."""
     for a in range(size):
         for b in range(a + 1):
             s = info[a, b] if free[a] and free[b] else 0.0
             if a == b:
                 s = s * (1 + damping) if free[a] else 1.0
+            least = 1e-13 * s
             for k in range(b):
                 s -= root[a, k] * root[b, k]
             if a == b:
-                if not s > 0.0:
+                if not s > least:
                     return False
                 root[a, a] = math.sqrt(s)
             else:
                 root[a, b] = s / root[b, b]
+    return True
+
+
+@_compiled
+def solve(root, slope, free, size, step):  # type: ignore[no-untyped-def]
+    """The step (root root^T)^-1 slope."""
     for a in range(size):
         s = slope[a] if free[a] else 0.0
         for k in range(a):
@@ -229,76 +210,78 @@ def solve(info, slope, free, damping, root, step):  # type: ignore[no-untyped-de
         for k in range(a + 1, size):
             s -= root[k, a] * step[k]
         step[a] = s / root[a, a]
-    return True
 
 
 @_compiled
 def climb(theta, counts, valid, x, base, peaks, shape, bounds, noise, steps, goal, space):  # type: ignore[no-untyped-def]
     """Levenberg-Marquardt from `theta`, changed in place; (misfit, converged).
 
+    theta: Parameters of so many peaks, the first entries of a longer array.
     bounds: Lowest and highest value of each parameter, shape (2, parameter); one that presses against its bound is held there.
     goal: A misfit that must come into reach: a fit that creeps above it is given up.
-    space: Work space, see `workspace`. Its information matrix (lower triangle), weights and free parameters are those at the end.
+    space: Work space, see `workspace`. At the end `expected` holds the model, `info` the information (lower triangle) and `free` what
+        is not held at a bound.
     """
-    mean, jacobian, trial_mean, trial_jacobian, weight, room, info, slope, root, step, trial, free = space
-    size, motors = len(theta), x.shape[0]
-    each = (size - base) // peaks
-    model(theta, x, base, peaks, shape, mean, jacobian, room)
-    damping, converged, fresh = 1e-3, False, True
-    old = 0.0
-    for taken in range(steps):
-        if fresh:
-            weigh(weight, valid, mean, noise, counts, taken == 0)
+    expected, jacobian, other_mean, other_jacobian, weight, room, info, slope, root, step, trial, free = space
+    mean, trial_mean, trial_jacobian = expected, other_mean, other_jacobian
+    motors, points = x.shape
+    each = per_peak_compiled(motors, shape)
+    size = base + each * peaks
+    for a in range(size):
+        trial[a] = theta[a]
+    damping, converged, accepted, old, gain = 1e-3, False, 0, math.inf, math.inf
+    for taken in range(steps + 1):
+        model(trial, x, base, peaks, shape, trial_mean, trial_jacobian, room)
+        new = misfit(counts, trial_mean, weight) if taken else 0.0
+        if taken == 0 or new <= old * (1 + 1e-12) or gain < 1e-9:
+            for a in range(size):
+                theta[a] = trial[a]
+            mean, trial_mean = trial_mean, mean
+            jacobian, trial_jacobian = trial_jacobian, jacobian
+            if taken > 2 and old - new < CREEP * (new - goal):
+                accepted = -1
+                break
+            converged = gain < DONE and damping <= 1e-2 and accepted > 1
+            if taken:
+                damping = max(damping * 0.1, 1e-9)
+            accepted += 1
+            weigh(weight, valid, mean, noise, counts, accepted == 1)
+            if converged or taken == steps:
+                break
             old = misfit(counts, mean, weight)
-            normal_equations(counts, mean, weight, jacobian, info, slope, room)
+            normal_equations(counts, mean, weight, jacobian, size, info, slope, room)
             for a in range(size):
                 free[a] = not ((theta[a] <= bounds[0, a] and slope[a] < 0) or (theta[a] >= bounds[1, a] and slope[a] > 0))
                 free[a] &= info[a, a] > 0.0
-        if not solve(info, slope, free, damping, root, step):
+        else:
+            damping = max(damping * 10, 1e-4)
+        while damping < 1e8 and not cholesky(info, free, size, damping, root):
             damping = max(10 * damping, 1e-6)
-            fresh = False
-            if damping > 1e8:
-                break
-            continue
+        if damping >= 1e8:
+            break
+        solve(root, slope, free, size, step)
         gain = 0.0
         for a in range(size):
-            wish = step[a]
-            if a >= base:
-                k = (a - base) % each
-                if k > motors:
-                    wish = min(max(wish, -LONGEST), LONGEST)
-                elif k > 0:
-                    most = 2 * LONGEST * math.exp(theta[a + motors])
-                    wish = min(max(wish, -most), most)
+            wish, k = step[a], (a - base) % each
+            if a >= base and k > motors:
+                wish = min(max(wish, -LONGEST), LONGEST)
+            elif a >= base and k > 0:
+                most = 2 * LONGEST * math.exp(theta[a + motors])
+                wish = min(max(wish, -most), most)
             trial[a] = min(max(theta[a] + wish, bounds[0, a]), bounds[1, a])
             gain += (trial[a] - theta[a]) * slope[a] if free[a] else 0.0
-        model(trial, x, base, peaks, shape, trial_mean, trial_jacobian, room)
-        new = misfit(counts, trial_mean, weight)
-        if new <= old * (1 + 1e-12) or gain < 1e-9:
-            theta[:] = trial
-            mean, trial_mean = trial_mean, mean
-            jacobian, trial_jacobian = trial_jacobian, jacobian
-            fresh = True
-            if old - new < CREEP * (new - goal) and taken >= 2:
-                break
-            if gain < DONE and damping <= 1e-2 and taken >= 1:
-                converged = True
-                break
-            damping = max(damping * 0.1, 1e-9)
-        else:
-            damping, fresh = max(damping * 10, 1e-4), False
-            if damping > 1e8:
-                break
-    weigh(weight, valid, mean, noise, counts, False)
-    normal_equations(counts, mean, weight, jacobian, info, slope, room)
-    return misfit(counts, mean, weight), converged
+    for i in range(points):
+        expected[i] = mean[i]
+    weigh(weight, valid, expected, noise, counts, False)
+    normal_equations(counts, expected, weight, jacobian, size, info, slope, room)
+    return misfit(counts, expected, weight), converged
 
 
-@_compiled
-def workspace(size, points):  # type: ignore[no-untyped-def]
-    """The work space of `climb` for so many parameters and points."""
+def workspace(parameters: int, motors: int, points: int) -> tuple[np.ndarray, ...]:
+    """The work space of `climb` for so many parameters: expected, jacobian, the same for a trial, weight, room, info, slope, root,
+    step, trial, free."""
+    line, table, square = np.zeros(points), np.zeros((parameters, points)), np.zeros((parameters, parameters))
     return (
-        np.empty(points), np.empty((size, points)), np.empty(points), np.empty((size, points)), np.empty(points),
-        np.empty((2, points)), np.zeros((size, size)), np.zeros(size), np.zeros((size, size)), np.zeros(size), np.zeros(size),
-        np.ones(size, np.bool_),
+        line, table, line.copy(), table.copy(), line.copy(), np.zeros((2 + 2 * motors, points)), square, np.zeros(parameters),
+        square.copy(), np.zeros(parameters), np.zeros(parameters), np.ones(parameters, np.bool_),
     )  # fmt: skip

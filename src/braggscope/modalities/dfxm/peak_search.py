@@ -9,8 +9,8 @@ c over -6 to 6. f >= 1 is the misfit of the best model: where no model explains 
 no evidence for a peak.
 
 **Starts.** The curve, smoothed over three points along each motor, gives background, height, and centre and width of what is
-above half height. A further peak is tried where the residual is largest; and all of them anew, from clusters of the counts above the
-background. After a few steps the better of the two goes on.
+above half height. A further peak is tried where the residual is largest; and all of them anew, from clusters of the counts above
+the background. After a few steps the better of the two goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from .peak_kernels import PSEUDO_VOIGT, _compiled, climb, model, per_peak, workspace
+from .peak_kernels import PSEUDO_VOIGT, _compiled, cholesky, climb, model, per_peak, per_peak_compiled, workspace
 
 STEPS, TRIES, LLOYD = 60, 4, 8
 NARROWEST, CROSS = 0.2, 6.0  # least s in steps; largest |c|
@@ -27,8 +27,6 @@ ABOVE_HALF = (0.0, 0.383, 0.307, 0.26)  # <t^2> of a Gaussian over its half maxi
 UNCONVERGED, EMPTY = 1, 2
 LEAST = 2.0  # of chi2 that each parameter of a further peak must take away, or the fit is given up; the evidence asks for more
 KNOWN = 5.0  # standard deviations of the amplitude that a further peak must have
-
-count_parameters = _compiled(per_peak)
 
 
 @_compiled
@@ -63,7 +61,7 @@ def first_peak(counts, valid, x, lengths, base, shape, theta, space):  # type: i
             level, number = level + counts[i], number + 1
     level /= max(number, 1.0)
     total = 0.0
-    for k in range(len(theta)):
+    for k in range(base + per_peak_compiled(motors, shape)):
         theta[k] = 0.0
     for i in range(size):
         excess = soft[i] - level - 0.5 * (high - level)
@@ -85,57 +83,50 @@ def first_peak(counts, valid, x, lengths, base, shape, theta, space):  # type: i
     return high - low
 
 
+def bounds_of(x: np.ndarray, base: int, shape: int, most: int) -> np.ndarray:
+    """Lowest and highest value of each parameter, shape (2, parameter); a centre may leave the scan by half its length, and is
+    flagged then. Those of background and amplitudes follow the counts of each pixel (`_own_bounds`)."""
+    length = np.ptp(x, axis=1) + 1
+    low = [0.0, *(x.min(axis=1) - 0.5 * length), *np.full(len(x), math.log(NARROWEST))]
+    high = [0.0, *(x.max(axis=1) + 0.5 * length), *np.log(2 * length)]
+    cross = len(x) * (len(x) - 1) // 2
+    low += [-CROSS] * cross + [0.0] * (shape == PSEUDO_VOIGT)
+    high += [CROSS] * cross + [1.0] * (shape == PSEUDO_VOIGT)
+    slopes = [math.inf] * base
+    return np.array([[-math.inf] * base + low * most, slopes + high * most])
+
+
+def log_prior(x: np.ndarray) -> float:
+    """Logarithm of the volume of the prior of one peak, but for its amplitude; of eta, from 0 to 1, it is 0."""
+    length = np.ptp(x, axis=1) + 1
+    cross = len(x) * (len(x) - 1) / 2
+    return float(np.log(length).sum() + np.log(np.log(2 * length / NARROWEST)).sum() + cross * math.log(2 * CROSS))
+
+
 @_compiled
-def set_bounds(bounds, x, base, peaks, shape, level, spread):  # type: ignore[no-untyped-def]
-    """Lowest and highest value of each parameter; a centre may leave the scan by half its length, and is flagged then."""
-    motors = len(x)
-    each = (bounds.shape[1] - base) // peaks
-    for k in range(base):
-        bounds[0, k], bounds[1, k] = -math.inf, math.inf
+def _own_bounds(bounds, base, each, peaks, level, spread):  # type: ignore[no-untyped-def]
+    """Set the bounds that follow the counts of a pixel: their level and their spread."""
     bounds[0, 0], bounds[1, 0] = level - 4 * spread, level + 2 * spread
     for k in range(peaks):
-        at = base + k * each
-        bounds[0, at], bounds[1, at] = 0.0, 20 * spread
-        for d in range(motors):
-            low, high = x[d].min(), x[d].max()
-            bounds[0, at + 1 + d], bounds[1, at + 1 + d] = low - 0.5 * (high - low + 1), high + 0.5 * (high - low + 1)
-            bounds[0, at + 1 + motors + d] = math.log(NARROWEST)
-            bounds[1, at + 1 + motors + d] = math.log(2 * (high - low + 1))
-        for c in range(at + 1 + 2 * motors, at + each):
-            bounds[0, c], bounds[1, c] = -CROSS, CROSS
-        if motors == 1 and shape == PSEUDO_VOIGT:
-            bounds[0, at + 3], bounds[1, at + 3] = 0.0, 1.0
-
-
-@_compiled
-def log_prior(x, shape, spread):  # type: ignore[no-untyped-def]
-    """Logarithm of the volume of the prior of one peak."""
-    motors = len(x)
-    total = math.log(2 * spread)
-    for d in range(motors):
-        length = x[d].max() - x[d].min() + 1
-        total += math.log(length) + math.log(math.log(2 * length / NARROWEST))
-    total += motors * (motors - 1) / 2 * math.log(2 * CROSS)
-    return total  # of eta, from 0 to 1, it is 0
+        bounds[0, base + k * each], bounds[1, base + k * each] = 0.0, 20 * spread
 
 
 @_compiled
 def add_at_residual(old, peaks, counts, valid, x, lengths, base, shape, theta, space):  # type: ignore[no-untyped-def]
-    """`old` with one more peak where the smoothed residual is largest, as wide as the narrowest so far."""
-    mean, jacobian, soft, room = space[0], space[1], space[2], space[4]
+    """`old` with one more peak where the smoothed residual of its model is largest, as wide as the narrowest so far."""
+    expected, residual, soft, room = space[0], space[1][0], space[2], space[4]
     motors, size = len(x), len(counts)
-    each = (len(old) - base) // peaks
-    model(old, x, base, peaks, shape, mean, jacobian, space[5])
+    each = per_peak_compiled(motors, shape)
     for i in range(size):
-        mean[i] = (counts[i] - mean[i]) * valid[i]
-    smooth(mean, lengths, soft, room)
+        residual[i] = (counts[i] - expected[i]) * valid[i]
+    smooth(residual, lengths, soft, room)
     best = 0
     for i in range(size):
         if valid[i] > 0 and (soft[i] > soft[best] or valid[best] == 0):
             best = i
-    for k in range(len(old)):
+    at = base + each * peaks
+    for k in range(at):
         theta[k] = old[k]
-    at = len(old)
     for k in range(each):
         theta[at + k] = old[base + k] if motors == 1 else 0.0
     theta[at] = max(1.2 * soft[best], 0.02 * old[base])
@@ -151,7 +142,7 @@ def add_at_residual(old, peaks, counts, valid, x, lengths, base, shape, theta, s
 def clusters(level, floor, peaks, counts, valid, x, lengths, base, shape, theta, space):  # type: ignore[no-untyped-def]
     """So many peaks by k-means of the smoothed counts above the background (Lloyd 1982), the first at the highest point, each
     further one where counts times squared distance to the others is largest."""
-    soft, room, weight, motors, size = space[2], space[4], space[0], len(x), len(counts)
+    soft, room, weight, near, motors, size = space[2], space[4], space[1][0], space[1][1], len(x), len(counts)
     smooth(counts, lengths, soft, room)
     high, first = 0.0, 0
     for i in range(size):
@@ -160,8 +151,9 @@ def clusters(level, floor, peaks, counts, valid, x, lengths, base, shape, theta,
     for i in range(size):
         excess = soft[i] - level - floor - 0.02 * high
         weight[i] = excess if valid[i] > 0 and excess > 0 else 0.0
-    centres = np.zeros((peaks, motors))
-    near = np.full(size, math.inf)
+    centres, sums = space[6], space[8]
+    for i in range(size):
+        near[i] = math.inf
     at = first
     for k in range(peaks):
         best = first
@@ -175,9 +167,10 @@ def clusters(level, floor, peaks, counts, valid, x, lengths, base, shape, theta,
             if weight[i] * near[i] > weight[best] * near[best]:
                 best = i
         at = best
-    sums = np.zeros((peaks, 2 + 2 * motors))
     for _ in range(LLOYD):
-        sums[:] = 0.0
+        for k in range(peaks):
+            for d in range(2 + 2 * motors):
+                sums[k, d] = 0.0
         for i in range(size):
             if weight[i] > 0:
                 mine, least = 0, math.inf
@@ -196,8 +189,8 @@ def clusters(level, floor, peaks, counts, valid, x, lengths, base, shape, theta,
             for d in range(motors):
                 if sums[k, 0] > 0:
                     centres[k, d] = sums[k, 2 + d] / sums[k, 0]
-    each = count_parameters(motors, shape)
-    for k in range(len(theta)):
+    each = per_peak_compiled(motors, shape)
+    for k in range(base + each * peaks):
         theta[k] = 0.0
     theta[0] = level
     for k in range(peaks):
@@ -212,167 +205,183 @@ def clusters(level, floor, peaks, counts, valid, x, lengths, base, shape, theta,
 
 
 @_compiled
-def covariance(info, free, root, out):  # type: ignore[no-untyped-def]
+def covariance(info, free, size, root, out):  # type: ignore[no-untyped-def]
     """Inverse of the information of the free parameters (lower triangle given), NaN elsewhere; its log determinant, or -inf."""
-    size = len(free)
-    for a in range(size):
-        for b in range(size):
-            out[a, b] = math.nan
-    for a in range(size):
-        for b in range(a + 1):
-            s = info[a, b] if free[a] and free[b] else 0.0
-            if a == b and not free[a]:
-                s = 1.0
-            for k in range(b):
-                s -= root[a, k] * root[b, k]
-            if a == b:
-                if not s > 1e-13 * (info[a, a] if free[a] else 1.0):
-                    return -math.inf
-                root[a, a] = math.sqrt(s)
-            else:
-                root[a, b] = s / root[b, b]
+    if not cholesky(info, free, size, 0.0, root):
+        for a in range(size):
+            for b in range(size):
+                out[a, b] = math.nan
+        return -math.inf
     determinant = 0.0
-    for a in range(size):
-        determinant -= 2 * math.log(root[a, a])
-        for b in range(a + 1):  # the inverse of the root, in place of its upper triangle
+    for b in range(size):  # column b of the inverse root, in place of row b of the upper triangle
+        determinant -= 2 * math.log(root[b, b])
+        for a in range(b, size):
             s = 1.0 if a == b else 0.0
             for k in range(b, a):
-                s -= root[a, k] * out[k, b]
-            out[a, b] = s / root[a, a]
+                s -= root[a, k] * out[b, k]
+            out[b, a] = s / root[a, a]
     for a in range(size):
         for b in range(a + 1):
             s = 0.0
             for k in range(a, size):
-                s += out[k, a] * out[k, b]
-            out[b, a] = s
-            if b == a:
-                root[a, a] = s
+                s += out[a, k] * out[b, k]
+            root[a, b] = s
     for a in range(size):
-        out[a, a] = root[a, a]
-    for a in range(size):
-        for b in range(a):
-            out[a, b] = out[b, a]
-    for a in range(size):
-        if not free[a]:
-            for b in range(size):
-                out[a, b] = out[b, a] = math.nan
+        for b in range(a + 1):
+            value = root[a, b] if free[a] and free[b] else math.nan
+            out[a, b] = out[b, a] = value
     return determinant
 
 
 @_compiled
-def fit_pixels(curves, masks, x, lengths, slopes, shape, most, noise, values, errors, about):  # type: ignore[no-untyped-def]
-    """Fit the curve of each pixel.
+def fit_one(curves, masks, x, lengths, base, shape, noise, values, errors, about, space, room):  # type: ignore[no-untyped-def]
+    """Fit one peak to the curve of each pixel.
 
     curves: Counts, shape (pixel, point), in the order of the grid.  masks: Where they may be used, same shape.
     x: Coordinates in steps from the middle, shape (motor, point).  lengths: Of each axis of the grid.
-    slopes: Whether the background has a slope along each motor.  most: Peaks up to which their number is chosen.
-    noise: Gain, variance of a count at a level, that level.
-    values: Filled with the parameters, shape (pixel, those of the most peaks); NaN beyond the peaks that were chosen.
+    base: Parameters of the background.  noise: Gain, variance of a count at a level, that level.
+    values: Its first entries are filled with the parameters, shape (pixel, parameter).
     errors: Filled with their covariance, shape (pixel, parameter, parameter).
-    about: Filled, shape (pixel, 6): peaks, their probability, chi2, degrees of freedom, UNCONVERGED or EMPTY bits, counts used.
+    about: Filled, shape (pixel, 8): peaks, their probability, chi2, degrees of freedom, UNCONVERGED or EMPTY bits, counts used, log
+        determinant of the covariance, range of the smoothed counts.
+    space, room: Work space, see `rooms`.
     """
-    motors, size = x.shape
-    base, each = 1 + (motors if slopes else 0), count_parameters(motors, shape)
-    counts, valid = np.empty(size), np.empty(size)
-    spaces = [workspace(base + each * k, size) for k in range(1, most + 1)]
-    thetas = [np.empty(base + each * k) for k in range(1, most + 1)]
-    others = [np.empty(base + each * k) for k in range(1, most + 1)]
-    bounds = [np.empty((2, base + each * k)) for k in range(1, most + 1)]
-    found = [np.empty((base + each * k, base + each * k)) for k in range(1, most + 1)]
-    evidence, chi2s, oks = np.empty(most), np.empty(most), np.zeros(most, np.bool_)
-    volumes = np.empty(most)
+    counts, valid, theta, found, bounds = room[0], room[1], room[3][0], room[5][0], room[4]
+    each, points = per_peak_compiled(len(x), shape), x.shape[1]
+    size = base + each
     for p in range(len(curves)):
-        values[p], errors[p] = math.nan, math.nan
-        used, last = 0.0, 0.0
-        for i in range(size):
-            if masks[p, i]:
-                last = float(curves[p, i])
-                used += 1
-        for i in range(size):
-            valid[i] = 1.0 if masks[p, i] else 0.0
-            last = float(curves[p, i]) if masks[p, i] else last
-            counts[i] = last
+        used = _gather(curves, masks, p, counts, valid)
         about[p, 0], about[p, 1], about[p, 2], about[p, 3], about[p, 4], about[p, 5] = 0, math.nan, math.nan, 0, EMPTY, used
-        if used < base + each + 1:
+        for k in range(values.shape[1]):
+            values[p, k] = math.nan
+            for j in range(values.shape[1]):
+                errors[p, k, j] = math.nan
+        if used < size + 1:
             continue
-        spread = first_peak(counts, valid, x, lengths, base, shape, thetas[0], spaces[0])
+        spread = first_peak(counts, valid, x, lengths, base, shape, theta, space)
         spread = max(spread, 3 * math.sqrt(noise[1]), 1e-9)
-        tried = 0
-        for k in range(most):
-            parameters = base + each * (k + 1)
-            if k > 0 and used < parameters + 1:
+        _own_bounds(bounds, base, each, 1, theta[0], spread)
+        chi2, good = climb(theta, counts, valid, x, base, 1, shape, bounds, noise, STEPS, math.inf, space)
+        volume = covariance(space[6], space[11], size, space[8], found)
+        for k in range(size):
+            values[p, k] = theta[k]
+            for j in range(size):
+                errors[p, k, j] = found[k, j]
+        about[p, 0], about[p, 1], about[p, 2], about[p, 3] = 1, 1.0, chi2, used - size
+        about[p, 4] = 0 if good and volume > -math.inf else UNCONVERGED
+        about[p, 6], about[p, 7] = volume, spread
+
+
+@_compiled
+def add_peaks(curves, masks, x, lengths, base, shape, most, noise, prior, values, errors, about, space, room):  # type: ignore[no-untyped-def]
+    """Try further peaks after `fit_one`, whose results are replaced where the evidence is for more of them.
+
+    most: Peaks up to which their number is chosen.  prior: See `log_prior`.  The others: see `fit_one`; values and errors have room
+    for the most peaks, NaN beyond those that are chosen.
+    """
+    counts, valid, thetas, starts, bounds, found, fits = room
+    each = per_peak_compiled(len(x), shape)
+    for p in range(len(curves)):
+        if about[p, 4] == EMPTY:
+            continue
+        used, size, spread = _gather(curves, masks, p, counts, valid), base + each, about[p, 7]
+        for j in range(size):
+            thetas[0, j] = values[p, j]
+            for i in range(size):
+                found[0, j, i] = errors[p, j, i]
+        fits[0, 0], fits[0, 1], fits[0, 2] = about[p, 2], 1.0 - about[p, 4], about[p, 6]
+        _own_bounds(bounds, base, each, most, thetas[0, 0], spread)
+        model(thetas[0], x, base, 1, shape, space[0], space[1], space[5])
+        tried, chosen = 1, 0
+        for k in range(1, most):
+            size = base + each * (k + 1)
+            if used < size + 1:
                 break
-            theta = thetas[k]
-            set_bounds(bounds[k], x, base, k + 1, shape, thetas[0][0] if k else theta[0], spread)
-            if k > 0:
-                _best_start(
-                    thetas[k - 1], theta, others[k], counts, valid, x, lengths, base, k, shape, bounds[k], noise, spaces[k]
-                )
-            goal = chi2s[k - 1] - LEAST * each if k else math.inf
-            chi2s[k], oks[k] = climb(theta, counts, valid, x, base, k + 1, shape, bounds[k], noise, STEPS, goal, spaces[k])
-            space = spaces[k]
-            volumes[k] = covariance(space[6], space[11], space[8], found[k])
+            best, goal = math.inf, math.inf
+            for attempt in range(3):  # the two ways to add a peak, and then the better one
+                which, limit = attempt % 2, TRIES
+                if attempt == 0:
+                    add_at_residual(thetas[k - 1], k, counts, valid, x, lengths, base, shape, starts[0], space)
+                elif attempt == 1:
+                    floor = 4 * math.sqrt(noise[1] / 3.0 ** len(x))
+                    clusters(thetas[k - 1, 0], floor, k + 1, counts, valid, x, lengths, base, shape, starts[1], space)
+                else:
+                    goal, limit = fits[k - 1, 0] - LEAST * each, STEPS
+                for j in range(size):
+                    starts[which, j] = min(max(starts[which, j], bounds[0, j]), bounds[1, j])
+                chi2, good = climb(starts[which], counts, valid, x, base, k + 1, shape, bounds, noise, limit, goal, space)
+                if attempt == 1 and chi2 < best:
+                    for j in range(size):
+                        starts[0, j] = starts[1, j]
+                best = min(best, chi2)
+                fits[k, 0], fits[k, 1] = chi2, 1.0 if good else 0.0
+            for j in range(size):
+                thetas[k, j] = starts[0, j]
+            fits[k, 2] = covariance(space[6], space[11], size, space[8], found[k])
             tried = k + 1
-            if k > 0:
-                _choose(tried, evidence, chi2s, oks, volumes, thetas, found, used, base, each, x, shape, spread)
-                if not evidence[k] > evidence[k - 1]:
-                    break
-        chosen = _choose(tried, evidence, chi2s, oks, volumes, thetas, found, used, base, each, x, shape, spread)
-        peak_count = chosen + 1
-        parameters = base + each * peak_count
-        values[p, :parameters] = thetas[chosen]
-        errors[p, :parameters, :parameters] = found[chosen]
-        total = 0.0
+            chosen = _choose(tried, fits, thetas, found, used, base, each, prior + math.log(2 * spread))
+            if not fits[k, 3] > fits[k - 1, 3]:
+                break
+        if tried == 1:
+            continue
+        size, total = base + each * (chosen + 1), 0.0
         for k in range(tried):
-            total += math.exp(evidence[k] - evidence[chosen])
-        about[p, 0], about[p, 1], about[p, 2], about[p, 3] = peak_count, 1 / total, chi2s[chosen], used - parameters
-        about[p, 4] = 0 if oks[chosen] and volumes[chosen] > -math.inf else UNCONVERGED
+            total += math.exp(fits[k, 3] - fits[chosen, 3])
+        for k in range(size):
+            values[p, k] = thetas[chosen, k]
+            for j in range(size):
+                errors[p, k, j] = found[chosen, k, j]
+        about[p, 0], about[p, 1], about[p, 2], about[p, 3] = chosen + 1, 1 / total, fits[chosen, 0], used - size
+        about[p, 4] = 0 if fits[chosen, 1] > 0 and fits[chosen, 2] > -math.inf else UNCONVERGED
 
 
 @_compiled
-def _best_start(old, theta, other, counts, valid, x, lengths, base, peaks, shape, bounds, noise, space):  # type: ignore[no-untyped-def]
-    """Put the better of the two ways to add a peak into `theta`, a few steps on."""
-    add_at_residual(old, peaks, counts, valid, x, lengths, base, shape, theta, space)
-    floor = 4 * math.sqrt(noise[1] / 3.0 ** len(x))
-    clusters(old[0], floor, peaks + 1, counts, valid, x, lengths, base, shape, other, space)
-    for k in range(len(theta)):
-        theta[k] = min(max(theta[k], bounds[0, k]), bounds[1, k])
-        other[k] = min(max(other[k], bounds[0, k]), bounds[1, k])
-    a, _ = climb(theta, counts, valid, x, base, peaks + 1, shape, bounds, noise, TRIES, math.inf, space)
-    b, _ = climb(other, counts, valid, x, base, peaks + 1, shape, bounds, noise, TRIES, math.inf, space)
-    if b < a:
-        theta[:] = other
+def _gather(curves, masks, p, counts, valid):  # type: ignore[no-untyped-def]
+    """Counts of a pixel as numbers, those that may not be used replaced by the one before; how many may be used."""
+    used, last = 0.0, 0.0
+    for i in range(len(counts) - 1, -1, -1):
+        last = float(curves[p, i]) if masks[p, i] else last
+    for i in range(len(counts)):
+        valid[i] = 1.0 if masks[p, i] else 0.0
+        used += valid[i]
+        last = float(curves[p, i]) if masks[p, i] else last
+        counts[i] = last
+    return used
+
+
+def rooms(x: np.ndarray, base: int, shape: int, most: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """Work space of `climb`, and of `fit_one` and `add_peaks`: counts, valid, parameters, starts, bounds, covariances, and of each
+    number of peaks chi2, whether it converged, log determinant and evidence."""
+    motors, points = x.shape
+    size = max(base + per_peak(motors, shape) * most, 2 + 2 * motors)
+    own = (
+        np.zeros(points), np.zeros(points), np.zeros((most, size)), np.zeros((2, size)), bounds_of(x, base, shape, most),
+        np.zeros((most, size, size)), np.zeros((most, 4)),
+    )  # fmt: skip
+    return workspace(size, motors, points), own
 
 
 @_compiled
-def _choose(tried, evidence, chi2s, oks, volumes, thetas, found, used, base, each, x, shape, spread):  # type: ignore[no-untyped-def]
-    """The number of peaks less one with the largest evidence, which is filled in."""
-    if tried == 1:
-        evidence[0] = 0.0
-        return 0
+def _choose(tried, fits, thetas, found, used, base, each, prior):  # type: ignore[no-untyped-def]
+    """The number of peaks less one with the largest evidence; the last column of `fits` is filled in."""
     misfit = math.inf
     for k in range(tried):
-        misfit = min(misfit, chi2s[k] / max(used - base - each * (k + 1), 1.0))
+        misfit = min(misfit, fits[k, 0] / max(used - base - each * (k + 1), 1.0))
     misfit = max(misfit, 1.0)
-    prior = log_prior(x, shape, spread)
     chosen = 0
     for k in range(tried):
         parameters = base + each * (k + 1)
-        evidence[k] = -0.5 * chi2s[k] / misfit + 0.5 * parameters * math.log(2 * math.pi * misfit) + 0.5 * volumes[k]
-        evidence[k] += math.lgamma(k + 2.0) - (k + 1) * prior
-        if k > 0 and not (oks[k] and _every_peak_is_known(thetas[k], found[k], base, each, k + 1)):
-            evidence[k] = -math.inf
-        if evidence[k] > evidence[chosen]:
+        evidence = -0.5 * fits[k, 0] / misfit + 0.5 * parameters * math.log(2 * math.pi * misfit) + 0.5 * fits[k, 2]
+        evidence += math.lgamma(k + 2.0) - (k + 1) * prior
+        known = fits[k, 1] > 0
+        for j in range(k + 1):
+            at = base + j * each
+            known &= thetas[k, at] > KNOWN * math.sqrt(found[k, at, at])
+        if k > 0 and not known:
+            evidence = -math.inf
+        fits[k, 3] = evidence
+        if evidence > fits[chosen, 3]:
             chosen = k
-    if not evidence[chosen] > -math.inf:
-        evidence[chosen] = 0.0
+    if not fits[chosen, 3] > -math.inf:
+        fits[chosen, 3] = 0.0
     return chosen
-
-
-@_compiled
-def _every_peak_is_known(theta, errors, base, each, peaks):  # type: ignore[no-untyped-def]
-    for k in range(peaks):
-        at = base + k * each
-        if not theta[at] > KNOWN * math.sqrt(errors[at, at]):
-            return False
-    return True

@@ -151,16 +151,18 @@ class PeakFit(PerPixel):
         out = {q.name: np.full(len(block), np.nan) for q in self._all()}
         out |= {"flag": np.zeros(len(block), np.int32), "freedom": np.zeros(len(block))}
 
+        lengths, shape, prior = np.array(self.lengths), SHAPES[self.shape], search.log_prior(x)
+
         def work(start: int, stop: int) -> None:
+            rooms = search.rooms(x, layout.base, shape, self.peaks)
             for a in range(start, stop, PIECE):
                 some = slice(a, min(a + PIECE, stop))
-                size = some.stop - a
-                values = np.empty((size, layout.base + layout.each * self.peaks))
-                errors, about = np.empty((*values.shape, values.shape[1])), np.empty((size, 6))
-                search.fit_pixels(
-                    block.curves[some], block.mask[some], x, np.array(self.lengths), self.background == "linear",
-                    SHAPES[self.shape], self.peaks, noise, values, errors, about,
-                )  # fmt: skip
+                values = np.empty((some.stop - a, layout.base + layout.each * self.peaks))
+                errors, about = np.empty((*values.shape, values.shape[1])), np.empty((len(values), 8))
+                scan = (block.curves[some], block.mask[some], x, lengths, layout.base, shape)
+                search.fit_one(*scan, noise, values, errors, about, *rooms)
+                if self.peaks > 1:
+                    search.add_peaks(*scan, self.peaks, noise, prior, values, errors, about, *rooms)
                 self._describe(values, errors, about, layout, (x, scale, middle), {n: v[some] for n, v in out.items()})
 
         in_threads(work, len(block), smallest=256)
