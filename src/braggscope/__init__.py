@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .core.source import Source
 
 __all__ = [
-    "__version__", "calibrate", "convert_model", "export", "load", "map", "open", "report", "save", "simulate", "train",
+    "__version__", "analyse", "calibrate", "convert_model", "correct", "export", "load", "map", "open", "report", "save",
+    "simulate", "train",
 ]  # fmt: skip
 
 
@@ -41,6 +42,27 @@ def open(path: str | Path, scan: str | None = None, *, detector: str | None = No
     from .core.source import open_scan
 
     return open_scan(path, scan, detector=detector, grid=grid)
+
+
+def correct(
+    scan: Scan,
+    *corrections: str,
+    dark: str | Path | np.ndarray | Scan | None = None,
+    flat: str | Path | np.ndarray | Scan | None = None,
+    modality: str | None = None,
+) -> Scan:
+    """The scan with its frames and motor positions put right as they are read; the provenance of a map says how.
+
+    corrections: Of the modality, found in the scan itself, as name or "name:option=value,option=value": "hot-pixels", "photons",
+        "shift", "motor-drift" for dfxm.
+    dark, flat: Image without beam and of even light: a file, a scan (the mean of its frames) or an array of the recorded frame.
+    modality: Name of the microscopy, where the scan does not say it.
+
+    A region of interest and binning may come before or after. Raises InputError where a correction cannot be made.
+    """
+    from .app.correcting import correct as corrected
+
+    return corrected(scan, corrections, dark=dark, flat=flat, kind=modality)
 
 
 def map(
@@ -80,6 +102,30 @@ def map(
         source, method, modality=modality, geometry=geometry, output=output, overwrite=overwrite, resume=resume, device=device,
         workers=workers, progress=progress, options=options,
     )  # fmt: skip
+
+
+def analyse(
+    modality: str,
+    name: str,
+    *inputs: Scan | xr.Dataset | str | Path,
+    geometry: Geometry | Mapping[str, Any] | str | Path | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> Any:
+    """What an analysis makes of scans or maps: a map, a table, or (where it writes a file of another kind) what it has to say.
+
+    name: Of the analysis, such as "kam" (`braggscope dfxm --help` lists them).
+    inputs: Scans or maps, or their files, as the analysis takes them.
+    geometry: As for `map`, where the analysis needs one; by default what scan or map say.
+    output: File to write.
+    options: Of the analysis (`braggscope dfxm kam --help` lists them).
+
+    Raises InputError where an input or an option is wrong.
+    """
+    from .app.analysing import analyse as analysed
+
+    return analysed(modality, name, *inputs, geometry=geometry, output=output, overwrite=overwrite, options=options)
 
 
 def simulate(

@@ -1,4 +1,4 @@
-"""From a map back to its scan: the same frames, cut, binned and with the geometry as when the map was made."""
+"""From a map back to its scan: the same frames, cut, binned, corrected and with the geometry as when the map was made."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from braggscope.core.modality import modality
 from braggscope.core.scan import Scan
 from braggscope.core.source import open_scan
 
+from .correcting import again
 from .provenance import file_hash
 
 
@@ -32,6 +33,8 @@ def reopen(dataset: xr.Dataset, path: str | Path) -> Scan:
     saturation = attrs.get("saturation")
     if saturation is not None:
         scan = dataclasses.replace(scan, saturation=float(saturation))
+    if "corrections" in attrs:
+        scan = again(scan, json.loads(str(attrs["corrections"])), kind.name)
     return scan.with_geometry(geometry)
 
 

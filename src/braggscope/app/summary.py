@@ -113,6 +113,15 @@ def misfit(summary: dict[str, Any]) -> float:
     return (deviance - 1) / std if deviance is not None and std else 0.0
 
 
+def quantity_summary(dataset: xr.Dataset, name: str) -> dict[str, Any]:
+    """Unit, median, spread and typical error of one quantity over the points that count (see `summarise`)."""
+    good, valued = dataset["flag"].values == 0, np.isfinite(dataset[name].values)
+    if valued.shape != good.shape:
+        return _quantity(dataset, name, good)
+    few = 2 * np.count_nonzero(good & valued) < np.count_nonzero(valued)
+    return _quantity(dataset, name, valued if few else good)
+
+
 def _counted(dataset: xr.Dataset) -> tuple[np.ndarray, str]:
     """The points whose values are summarised, and what they are: the good ones, unless those are the exception."""
     good = dataset["flag"].values == 0

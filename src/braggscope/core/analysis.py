@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -48,6 +48,7 @@ class Argument:
     type: Of an option: float, int, str, bool, Path or a tuple of these.
     default: `inspect.Parameter.empty` where it must be given.
     several: Whether it is a list.
+    keyword: Whether it is given by name.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Argument:
     default: Any
     several: bool
     says: Says
+    keyword: bool = True
 
     @property
     def required(self) -> bool:
@@ -74,11 +76,6 @@ def summary_line(analysis: Callable[..., Any]) -> str:
     return (analysis.__doc__ or "").strip().split("\n")[0]
 
 
-def attributes(dataset: xr.Dataset) -> Mapping[str, Any]:
-    """What an analysis found beside its maps and tables: attributes of its result that are numbers or words."""
-    return {str(n): v for n, v in dataset.attrs.items() if isinstance(v, str | int | float) and not isinstance(v, bool)}
-
-
 def _argument(parameter: inspect.Parameter, hint: Any) -> Argument:
     says = Says("")
     if typing.get_origin(hint) is typing.Annotated:
@@ -91,7 +88,7 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> Argument:
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         if inner not in known:
             raise TypeError(f"input {parameter.name} of an analysis must be a Scan or a Dataset, not {hint}")
-        return Argument(parameter.name, known[inner], inner, parameter.default, several, says)
+        return Argument(parameter.name, known[inner], inner, parameter.default, several, says, keyword=False)
     kind = known.get(inner, "option")
     if isinstance(inner, type) and issubclass(inner, Geometry):
         kind = "geometry"

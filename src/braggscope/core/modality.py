@@ -82,6 +82,27 @@ class Modality:
             raise one_of(f"{self.name} analysis", name, self.analyses())
         return getattr(importlib.import_module(f"{self.package}.analysis.{name}"), name)
 
+    def corrections(self) -> list[str]:
+        """Names of the corrections of a scan, in the order in which they are made; none where the folder has no corrections/.
+
+        One is a function of the same name (hyphens as underscores) in a module of the folder whose ORDER tells when its turn is:
+        (scan, *, options as in core.analysis) -> Scan, with a record of what it did (core.corrections).
+        """
+        try:
+            folder = importlib.import_module(f"{self.package}.corrections")
+        except ModuleNotFoundError:
+            return []
+        names = [m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_")]
+        ordered = sorted(names, key=lambda name: importlib.import_module(f"{folder.__name__}.{name}").ORDER)
+        return [name.replace("_", "-") for name in ordered]
+
+    def correction(self, name: str) -> Callable[..., Any]:
+        """The function of a correction. Raises InputError, listing those there are, for an unknown one."""
+        if name not in self.corrections():
+            raise one_of(f"{self.name} correction", name, self.corrections())
+        word = name.replace("-", "_")
+        return getattr(importlib.import_module(f"{self.package}.corrections.{word}"), word)
+
     def estimator(self, method: str) -> type[Estimator]:
         """The estimator class of a method. Raises InputError, listing those there are, for an unknown one."""
         if method not in self.methods():

@@ -1,12 +1,17 @@
 """The phantoms: what their scans show, the truth under the names of both methods, and options that cannot be."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from braggscope.core.errors import InputError
+from braggscope.modalities.dfxm.estimators.moments import Moments
+from braggscope.modalities.dfxm.geometry import DfxmGeometry, id03
 from braggscope.modalities.dfxm.phantom import CAMERA, bent_crystal, subgrains
+from braggscope.modalities.dfxm.phantom_scan import microscope
+from braggscope.modalities.dfxm.phantom_twins import crystal, twins
 from braggscope.modalities.dfxm.phantom_walls import dislocation_walls
 
 
@@ -67,3 +72,140 @@ def test_frames_come_in_any_order_and_hold_what_the_seed_says(maker):
 def test_an_option_that_cannot_be_is_named(option, value, sentence):
     with pytest.raises(InputError, match=sentence):
         dislocation_walls(None, frame_shape=(12, 14), **{option: value})
+
+
+def moments_of(source):
+    estimator = Moments.with_options(None, {})
+    state = estimator.init(source)
+    for batch in source.batches():
+        state = estimator.update(state, batch)
+    return estimator.result(state)
+
+
+@pytest.mark.parametrize("maker", [dislocation_walls, twins, crystal])
+def test_moments_recover_the_truth_within_their_error(maker):
+    source = maker(None, shape=(81,), motors="mu:0.03", frame_shape=(50, 60), seed=1, peak=4000.0)
+    result, truth = moments_of(source), source.truth
+    # where a width is known less well, moments bias it by up to half of its error: the sharpest pixels test the truth best
+    good = (result["flag"].values == 0) & (result["mu_width_std"] < 0.01 * result["mu_width"]).values
+    for name, wanted in (("total", "total"), ("mu", "mu_all"), ("mu_width", "mu_width_all")):
+        wanted = wanted if wanted in truth else name
+        z = ((result[name] - truth[wanted]) / result[f"{name}_std"]).values[good]
+        assert len(z) > 500 and abs(z.mean()) < 0.13 and 0.9 < z.std() < 1.1, (name, z.mean(), z.std())
+
+
+def test_where_two_peaks_are_the_truth_of_one_is_left_open_and_that_of_each_given():
+    source = twins(None, shape=(161,), motors="mu:0.01", frame_shape=(40, 50), noise=None)
+    truth, x, frames = source.truth, source.grid["mu"].values, curves(source)
+    two, one = truth["peaks"].values == 2, truth["peaks"].values == 1
+    assert 0.1 < two.mean() < 0.6 and one.mean() > 0.2
+    for name in ("mu", "mu_width", "amplitude"):
+        assert np.isnan(truth[name].values[two]).all() and np.isfinite(truth[name].values[one]).all()
+        assert np.isfinite(truth[f"{name}_1"].values[two | one]).all()
+        assert np.array_equal(np.isfinite(truth[f"{name}_2"].values), two)
+        # one peak: both truths are the same but for what the scan cuts off the tails
+        np.testing.assert_allclose(truth[f"{name}_1"].values[one], truth[name].values[one], rtol=1e-3, atol=1e-4)
+    assert (truth["amplitude_1"].values >= truth["amplitude_2"].values)[two].all()
+    made = sum(
+        truth[f"amplitude_{k}"].values[two]
+        * np.exp(-0.5 * ((x[:, None] - truth[f"mu_{k}"].values[two]) / truth[f"mu_width_{k}"].values[two]) ** 2)
+        for k in (1, 2)
+    )
+    np.testing.assert_allclose(frames[:, two], made, rtol=1e-4, atol=1e-3)
+    mean = np.tensordot(x, frames, 1)[two] / frames.sum(axis=0)[two]
+    np.testing.assert_allclose(truth["mu_all"].values[two], mean, atol=1e-6)
+
+
+def test_the_resolution_of_the_instrument_adds_in_quadrature_and_keeps_the_light():
+    kept = {"shape": (31, 41), "motors": "chi:0.02 mu:0.02", "frame_shape": (5, 6), "noise": None}
+    sharp, blurred = bent_crystal(id03(), **kept), bent_crystal(id03(), **kept, resolution="chi:0.03 mu:0.04")
+    for name, width in (("chi", 0.03), ("mu", 0.04)):
+        np.testing.assert_allclose(blurred.truth[f"{name}_width"], np.hypot(sharp.truth[f"{name}_width"], width), rtol=0.01)
+        assert blurred.truth.attrs[f"resolution_{name}_deg"] == width
+    # the covariance of the motors is the crystal's own
+    np.testing.assert_allclose(blurred.truth["chi_mu_covariance"], sharp.truth["chi_mu_covariance"], rtol=0.03)
+    light = (blurred.truth["total"] / sharp.truth["total"]).values
+    np.testing.assert_allclose(light / light[0, 0], 1, rtol=0.01)
+    assert sharp.truth["amplitude"].max() == pytest.approx(800) and blurred.truth["amplitude"].max() == pytest.approx(800)
+
+
+def test_the_microscope_is_as_sharp_as_published():
+    """Poulsen et al. 2021 at 17 keV: rocking, rolling and longitudinal widths from divergence, acceptance and bandwidth."""
+    theta = math.radians(17.95 / 2)
+    rock = 0.5 * math.hypot(0.53e-3, 7.31e-4) / 2.3548
+    assert microscope("mu", 17.95) == pytest.approx(math.degrees(rock), rel=1e-4) == pytest.approx(0.01098, rel=1e-3)
+    assert microscope("chi", 17.95) == pytest.approx(math.degrees(7.31e-4 / 2.3548 / (2 * math.sin(theta))), rel=1e-3)
+    # a strain of 1 sends the monochromator tan(6.678 deg) and the objective 2 tan(theta) radians away
+    strain = math.hypot(1.41e-4 / 2.3548, rock / math.tan(theta))
+    assert microscope("ccmth", 17.95) == pytest.approx(math.degrees(strain * math.tan(math.radians(6.6784))), rel=1e-4)
+    assert microscope("obpitch", 17.95) == pytest.approx(math.degrees(2 * strain * math.tan(theta)), rel=1e-4)
+    source = bent_crystal(id03(), shape=(5, 5), frame_shape=(3, 4), resolution="microscope")
+    assert source.truth.attrs["resolution_mu_deg"] == microscope("mu", 17.95)
+    with pytest.raises(InputError, match="not 'diffrz': give its width"):
+        bent_crystal(id03(), motors="diffrz:0.1", resolution="microscope")
+    with pytest.raises(InputError, match="needs two_theta_deg"):
+        bent_crystal(DfxmGeometry(), resolution="microscope")
+
+
+def test_jitter_is_recorded_and_the_curves_are_those_of_the_places_reached():
+    source = bent_crystal(None, shape=(9, 41), frame_shape=(4, 5), jitter=0.2, noise=None)
+    grid, frames = source.grid, curves(source)
+    off = (grid["measured_mu"] - grid["mu"]).values
+    assert off.std() == pytest.approx(0.2 * 0.06, rel=0.15) and abs(off.mean()) < 0.002
+    # the slow motor stands still along a line
+    assert np.ptp(grid["measured_chi"].values, axis=1).max() == 0 and np.ptp(grid["measured_chi"].values[:, 0]) > 0
+    at = np.stack([grid["measured_chi"].values.ravel(), grid["measured_mu"].values.ravel()])
+    t = source.truth.isel(row=2, column=1)
+    chi, mu, a, b, c = (float(t[n]) for n in ("chi", "mu", "chi_width", "mu_width", "chi_mu_covariance"))
+    mean = at @ frames[:, 2, 1] / frames[:, 2, 1].sum()
+    np.testing.assert_allclose(mean, [chi, mu], atol=1e-6)
+    d = at - np.array([[chi], [mu]])
+    gauss = np.exp(-0.5 * np.einsum("ip,ij,jp->p", d, np.linalg.inv([[a**2, c], [c, b**2]]), d))
+    assert np.corrcoef(gauss, frames[:, 2, 1])[0, 1] > 0.99
+    assert "measured_mu" not in bent_crystal(None, shape=(9,), frame_shape=(4, 5)).grid
+
+
+def test_hot_pixels_lift_their_background_and_zingers_come_in_single_frames():
+    clean, dirty = (
+        bent_crystal(None, shape=(41,), frame_shape=(40, 50), peak=400.0, **more)
+        for more in ({}, {"hot_pixels": 0.02, "zingers": 4.0})
+    )
+    background = dirty.truth["background"].values
+    hot = background > 150
+    assert 0.01 < hot.mean() < 0.03 and (background[~hot] == 100).all()
+    np.testing.assert_allclose(dirty.truth["total"], clean.truth["total"])
+    frames, without = curves(dirty), curves(clean)
+    ends = frames[[0, -1]][:, hot]
+    np.testing.assert_allclose(ends.mean(axis=0), background[hot], rtol=0.2)
+    far = ((frames - without)[:, ~hot] > 450).sum()
+    assert 41 * 4 * 0.7 < far < 41 * 4 * 1.3
+
+
+def test_an_energy_scan_is_about_the_monochromators_angle():
+    source = bent_crystal(id03(), shape=(5, 9), motors="chi ccmth", frame_shape=(3, 4), noise=None)
+    # 12.3984 / (2 x 3.135601 sin t) = 17 keV
+    assert source.grid["ccmth"].values.mean() == pytest.approx(6.67841, abs=1e-4)
+    assert np.abs(source.truth["ccmth"] - 6.67841).max() < 0.02
+    with pytest.raises(InputError, match=r"energy_kev above 1\.98, got 1\.5"):
+        bent_crystal(DfxmGeometry(energy_kev=1.5), shape=(5,), motors="ccmth")
+    assert bent_crystal(id03(), shape=(5,), motors="obpitch", frame_shape=(3, 4)).grid["obpitch"].values[2] == 17.95
+
+
+def test_the_combined_crystal_has_subgrains_walls_and_lamellae():
+    truth = crystal(None, frame_shape=(90, 120), seed=2).truth
+    assert len(np.unique(truth["subgrain"])) > 6 and truth["subgrain"].min() == -1
+    assert 0.01 < truth["wall"].mean() < 0.3 and (truth["peaks"] == 2).mean() > 0.02 and (truth["peaks"] == 0).any()
+    share = truth["lamella"].values[truth["peaks"].values == 2]
+    assert ((share > 0) & (share < 1)).all()
+
+
+def test_a_frame_of_a_long_scan_needs_no_more_than_the_frame():
+    source = twins(None, shape=(20, 30), frame_shape=(64, 80))
+    tracemalloc.start()
+    for batch in source.batches(8):
+        assert batch.frames.shape == (8, 64, 80)
+        if batch.index[0] > 40:
+            break
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 8 * 64 * 80 * 8  # a few frames of float64, of 600

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from braggscope.modalities.dfxm.views import rocking as views
 from braggscope.modalities.dfxm.estimators.moments import Moments
 from braggscope.modalities.dfxm.phantom import subgrains
+from braggscope.modalities.dfxm.views import rocking as views
 from braggscope.plot.colour_key import key_colours
 
 

@@ -15,7 +15,7 @@ import typer
 
 from braggscope.core.errors import BraggscopeError, InputError
 
-from . import calibrate, convert_model, export, info, map, report, simulate, train, view
+from . import analysis, calibrate, convert_model, export, info, map, report, simulate, train, view
 from .shared import Numbers
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("export", short_help="Write a model as an ONNX graph.")(export.expor
 app.command("calibrate", short_help="Find the instrument's parameters from a scan's own frames.")(calibrate.calibrate)
 app.command("view", short_help="Draw a map as a picture file.")(view.view)
 app.command("report", short_help="Write one self-contained HTML page about maps.")(report.report)
+analysis.add_groups(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -10,8 +10,11 @@ import typer
 from .shared import (
     AsJson,
     Binning,
+    Correct,
+    Dark,
     Detector,
     Device,
+    Flat,
     GeometryFile,
     Grid,
     ModalityName,
@@ -46,6 +49,9 @@ def map_scan(
     roi: Roi = None,
     binning: Binning = 1,
     saturation: Saturation = None,
+    dark: Dark = None,
+    flat: Flat = None,
+    correct: Correct = None,
     option: Options = None,
     device: Device = "cpu",
     workers: Workers = None,
@@ -64,7 +70,9 @@ def map_scan(
     from ..summary import summarise, table
 
     options = pairs(option or [], "--option")
-    source = opened(scan, name, detector, grid, roi, binning, saturation)
+    source = opened(
+        scan, name, detector, grid, roi, binning, saturation, dark=dark, flat=flat, correct=correct, modality=modality
+    )
     dataset = map_source(
         source,
         method,

@@ -27,6 +27,20 @@ Binning = Annotated[int, typer.Option("--binning", help="Add up N x N pixels, af
 Saturation = Annotated[
     float | None, typer.Option("--saturation", help="Smallest count that means an overflow; by default as the file says.")
 ]
+Dark = Annotated[
+    Path | None, typer.Option("--dark", help="Image without beam, to take off: a file or a scan (its mean).", metavar="FILE")
+]
+Flat = Annotated[
+    Path | None, typer.Option("--flat", help="Image of even light, to divide by: a file or a scan (its mean).", metavar="FILE")
+]
+Correct = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--correct",
+        help="A correction found in the scan itself: hot-pixels, photons, shift or motor-drift for dfxm; repeatable.",
+        metavar="NAME[:OPTION=VALUE,...]",
+    ),
+]
 ModalityName = Annotated[str | None, typer.Option("--modality", help="The microscopy, where neither file says it.")]
 GeometryFile = Annotated[Path | None, typer.Option("--geometry", help="Geometry (TOML), where the scan does not say it.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Computing threads; by default all cores.", metavar="N")]
@@ -100,18 +114,24 @@ def opened(
     roi: str | None,
     binning: int,
     saturation: float | None = None,
+    *,
+    dark: Path | None = None,
+    flat: Path | None = None,
+    correct: list[str] | None = None,
+    modality: str | None = None,
 ) -> Scan:
     """The scan that the common flags describe."""
     from braggscope.core.source import open_scan
 
+    from ..correcting import correct as corrected
     from ..reopening import cut_and_binned
 
     scan = cut_and_binned(open_scan(path, name, detector=detector, grid=grid), None if roi is None else region(roi), binning)
-    if saturation is None:
-        return scan
-    if not saturation > 0:
-        raise InputError(f"--saturation must be a positive count, got {saturation:g}")
-    return dataclasses.replace(scan, saturation=saturation)
+    if saturation is not None:
+        if not saturation > 0:
+            raise InputError(f"--saturation must be a positive count, got {saturation:g}")
+        scan = dataclasses.replace(scan, saturation=saturation)
+    return corrected(scan, correct or [], dark=dark, flat=flat, kind=modality)
 
 
 def shows_progress(quiet: bool) -> bool:

@@ -1,0 +1,166 @@
+"""Analyses by name: inputs opened, options checked, the result with its provenance, written where a file is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from braggscope.core import maps
+from braggscope.core.analysis import Argument, arguments
+from braggscope.core.errors import BraggscopeError, InputError
+from braggscope.core.geometry import Geometry
+from braggscope.core.modality import Modality, modality
+from braggscope.core.scan import Scan
+from braggscope.core.source import open_scan
+
+from .choosing import GeometryLike, given_geometry, states_geometry
+from .output import check_output
+from .provenance import file_hash, made_now, plain
+
+CARRIED = ("geometry", "still_motors", "pixel_row_um", "pixel_column_um")  # attributes of a map that its analyses keep
+Input = Scan | xr.Dataset | str | Path
+
+
+def analyse(
+    kind: str,
+    name: str,
+    *inputs: Input,
+    geometry: GeometryLike = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> xr.Dataset | dict[str, Any]:
+    """The result of an analysis (see `braggscope.analyse`).
+
+    Raises InputError for what can be known beforehand, and then nothing is written.
+    """
+    of, word = modality(kind), name.replace("-", "_")
+    function = of.analysis(word)
+    declared = arguments(function)
+    chosen = _options(declared, options or {}, f"{kind} {name}")
+    defaults = {one.name: one.default for one in declared if one.kind == "option" and not one.required}
+    files = [one for one in [*inputs, *_map_options(declared, options or {})] if isinstance(one, str | Path)]
+    path = None if output is None else check_output(output, overwrite=overwrite, inputs=tuple(files))
+    opened = _inputs(declared, inputs, f"{kind} {name}")
+    instrument = _geometry(of, declared, opened, geometry)
+    extra: dict[str, Any] = {} if instrument is None else {"geometry": instrument}
+    writes = any(one.kind == "output" for one in declared)
+    if writes:
+        if path is None:
+            raise InputError(f"{kind} {name} writes a file; give its name as output")
+        extra["output"] = path
+    try:
+        result = function(*opened, **chosen, **extra)
+    except OSError as error:
+        if not writes or isinstance(error, BraggscopeError):
+            raise
+        raise BraggscopeError(f"{path} cannot be written ({error.strerror or error})") from None
+    if writes:
+        return dict(result)
+    attributes = _provenance(of, word, opened, files, {**defaults, **chosen}, instrument)
+    found = {str(key): plain(value) for key, value in result.attrs.items() if key not in attributes}
+    result = result.assign_attrs({**attributes, **found, "found": json.dumps(list(found))})
+    if path is not None:
+        try:
+            maps.save(result, path)
+        except OSError as error:
+            raise BraggscopeError(f"{path} cannot be written ({error.strerror or error}); nothing was written") from None
+    return result
+
+
+def _inputs(declared: Sequence[Argument], given: Sequence[Input], called: str) -> list[Any]:
+    """The inputs as the function takes them: each in its place, or all of a list together."""
+    wanted = [one for one in declared if one.kind in ("scan", "map") and not one.keyword]
+    least = sum(one.required for one in wanted)
+    several = bool(wanted) and wanted[-1].several
+    if len(given) < least or (len(given) > len(wanted) and not several):
+        names = " and ".join(
+            ("several maps" if w.kind == "map" else "several scans") if w.several else f"a {w.kind}" for w in wanted
+        )
+        raise InputError(f"{called} takes {names or 'no input'}, got {len(given)} input{'s' if len(given) != 1 else ''}")
+    if several:
+        head, tail = given[: len(wanted) - 1], given[len(wanted) - 1 :]
+        return [_opened(w, one) for w, one in zip(wanted, head, strict=False)] + [[_opened(wanted[-1], one) for one in tail]]
+    return [_opened(w, one) for w, one in zip(wanted, given, strict=False)]
+
+
+def _opened(wanted: Argument, given: Input) -> Any:
+    """A scan or a map, read where a path is given."""
+    if isinstance(given, str | Path):
+        return open_scan(given) if wanted.kind == "scan" else maps.load(given)
+    if not isinstance(given, wanted.type) and not (wanted.kind == "scan" and hasattr(given, "batches")):
+        raise InputError(f"{wanted.name} must be a {wanted.kind}, got {type(given).__name__}")
+    return given
+
+
+def _map_options(declared: Sequence[Argument], options: Mapping[str, Any]) -> list[Any]:
+    return [options[one.name] for one in declared if one.keyword and one.kind in ("scan", "map") and one.name in options]
+
+
+def _options(declared: Sequence[Argument], given: Mapping[str, Any], called: str) -> dict[str, Any]:
+    """The options, checked by name and, where they are words, by choice; maps and scans among them opened."""
+    known = {one.name: one for one in declared if one.keyword and one.kind in ("option", "map", "scan")}
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(f"{called} has no option '{name}'; it has: {', '.join(known) or 'none'}")
+        choices = known[name].says.choices
+        if choices and value is not None and value not in choices:
+            raise InputError(f"option {name} must be one of {', '.join(choices)}, got '{value}'")
+    lacking = [name for name, one in known.items() if one.required and given.get(name) is None]
+    if lacking:
+        raise InputError(f"{called} needs the option {lacking[0]} ({known[lacking[0]].says.doc})")
+    return {n: _opened(known[n], v) if known[n].kind != "option" and v is not None else v for n, v in given.items()}
+
+
+def _geometry(kind: Modality, declared: Sequence[Argument], inputs: Sequence[Any], geometry: GeometryLike) -> Geometry | None:
+    """The geometry given; for a scan, else what it states. A map brings its own, which the analysis reads."""
+    if not any(one.kind == "geometry" for one in declared):
+        if geometry is not None:
+            raise InputError("this analysis needs no geometry; leave it out")
+        return None
+    if geometry is not None:
+        return given_geometry(kind, geometry)
+    first = next((one for one in inputs if hasattr(one, "batches")), None)
+    if first is None or not states_geometry(first):
+        return None
+    return first.geometry if first.geometry is not None else kind.geometry_class().from_scan(first)
+
+
+def _provenance(
+    kind: Modality,
+    name: str,
+    inputs: Sequence[Any],
+    files: Sequence[str | Path],
+    options: Mapping[str, Any],
+    geometry: Geometry | None,
+) -> dict[str, Any]:
+    """The attributes that a result carries beside what was found."""
+    flat = [one for item in inputs for one in (item if isinstance(item, list) else [item])]
+    scans = [one for one in flat if hasattr(one, "batches")]
+    datasets = [one for one in flat if isinstance(one, xr.Dataset)]
+    source = scans[0].provenance if scans else {}
+    carried = {n: datasets[0].attrs[n] for n in CARRIED if datasets and n in datasets[0].attrs}
+    if geometry is not None:
+        carried["geometry"] = geometry.to_mapping()
+    paths = [Path(one) for one in files] or [Path(one.path) for one in scans if hasattr(one, "path")]
+    first = source.get("input_file") or (paths[0].name if paths else "data in memory")
+    values = {
+        "title": f"{kind.name} {name}: {first}",
+        **made_now(),
+        "modality": kind.name,
+        "method": name,
+        "options": {n: v if isinstance(v, str | int | float | tuple) or v is None else str(v) for n, v in options.items()},
+        "geometry": {},
+        **({"scan_of_the_map": datasets[0].attrs["input_file"]} if datasets and "input_file" in datasets[0].attrs else {}),
+        **({"input_file": ", ".join(path.name for path in paths)} if paths else {}),
+        **source,
+        **(file_hash(paths[0]) if len(paths) == 1 else {}),
+        **carried,
+    }
+    if len(paths) > 1:
+        values["input_hashes"] = {path.name: file_hash(path)["input_hash"] for path in paths}
+    return {n: plain(v) for n, v in values.items() if v is not None}

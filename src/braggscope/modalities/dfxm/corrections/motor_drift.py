@@ -1,0 +1,290 @@
+"""Drift of the motors: where they really were, line by line, told by the rocking curves themselves.
+
+A line is one step of the slowest motor (a frame, in a scan of one motor). Near its top the logarithm of a peak is a quadratic
+form in the motor positions; every bright pixel has its own. An offset d of a motor during a line moves all peaks that the line
+cuts the same way and changes the logarithm by d times its slope. All forms and all offsets are solved together by weighted least
+squares (the forms are eliminated pixel by pixel), so that what centres and widths of the pixels explain is no drift.
+
+The brightness of each line is found as well (within a few per cent), so that a flickering beam is no drift.
+
+Left alone, because the crystal could do the same: a drift that is a polynomial of third degree in the line (a shift of all peaks,
+a change of all widths or a common shear, a common asymmetry, what is left of the background).
+
+A drift is the same all over the image, what is no Gaussian in a peak is not: it is believed where the left and the right of the
+image, and the top and the bottom, each alone, agree about it. What is applied is d t^2 / (t^2 + std^2), with t^2 the covariance
+of these halves and the std from their difference. Peaks must be seen on enough points: in a scan with steps wider than its
+peaks no drift can be seen, and the record says that.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+
+from braggscope.core.analysis import Says
+from braggscope.core.corrections import corrected
+from braggscope.core.errors import InputError
+from braggscope.core.estimator import motor_positions
+from braggscope.core.scan import Scan
+
+from ._noise import scan_noise
+
+ORDER = 40
+REACH = {1: 24, 2: 4, 3: 2}  # steps from the highest count of a pixel that are looked at, for so many motors
+PIXELS, COUNTS = 4000, 2**25  # bright pixels that take part at most; counts looked at to find them
+BRIGHT = 30.0  # standard deviations of a dark count that the highest count of such a pixel has at least
+TOP = 0.15  # of it: lower counts are left out, where another peak or the background may matter
+POINTS = 3  # more points than numbers in a pixel's form that must be seen
+ENOUGH = 100  # such pixels
+PARTS = 5  # of the image along rows and columns, whose scatter gives the errors
+MISFIT = 0.05  # of a count: real peaks are not exactly Gaussian
+BELIEF = 0.5  # steps: standard deviation of a line's offset expected beforehand; holds lines that hardly any peak cuts
+FLICKER = 0.02  # standard deviation of the brightness of a line expected beforehand, relative
+FLATTEST = -1 / 20**2  # second derivative of the logarithm: peaks of at most 20 steps (standard deviation)
+ROUNDS = 4
+
+
+def motor_drift(
+    scan: Scan,
+    *,
+    proof: Annotated[float, Says("how surely halves of the image must agree about it, in standard deviations")] = 4.0,
+) -> Scan:
+    """Put the recorded motor positions right, line by line, by what all rocking curves say together."""
+    if not (math.isfinite(proof) and proof >= 0):
+        raise InputError(f"proof must be a number of standard deviations from 0 on, got {proof:g}")
+    found = line_offsets(scan)
+    record: dict[str, Any] = {"name": "motor-drift", "options": {"proof": proof}, "pixels": found.pixels}
+    positions, lines = motor_positions(scan), scan.shape[0]
+    changed = {}
+    for m, name in enumerate(axis.name for axis in scan.axes):
+        applied, proven = believed(found.offsets[m], found.std[m], found.halves[:, :, m], proof)
+        record |= {f"{name}_proof": proven, f"{name}_rms": float(np.sqrt(np.mean(applied**2)))}
+        record[f"{name}_std"] = float(np.median(found.std[m])) if found.pixels >= ENOUGH else None
+        if np.any(applied):
+            changed[name] = positions[name] + np.repeat(applied, len(positions[name]) // lines)
+    if found.pixels < ENOUGH:
+        record["why_nothing"] = f"only {found.pixels} pixels have peaks on enough points (of {ENOUGH} needed)"
+    return corrected(scan, record, positions=changed or None)
+
+
+def believed(offsets: np.ndarray, std: np.ndarray, halves: np.ndarray, proof: float) -> tuple[np.ndarray, float]:
+    """The offsets to apply, and by how many standard deviations two halves of the image agree about them (Fisher 1921).
+
+    halves: Offsets found from the left and the right, and from the top and the bottom of the image alone, shape (2, 2, line).
+    """
+    free = len(offsets) - 4  # as many as polynomials of third degree take
+    if free < 4 or not np.isfinite(std).all():
+        return np.zeros_like(offsets), 0.0
+    together = float((halves[:, 0] * halves[:, 1]).mean())
+    power = np.sqrt((halves[:, 0] ** 2).mean(axis=-1) * (halves[:, 1] ** 2).mean(axis=-1)) + 1e-300
+    agreement = float(((halves[:, 0] * halves[:, 1]).mean(axis=-1) / power).min())
+    proven = math.atanh(min(max(agreement, -0.999999), 0.999999)) * math.sqrt(max(free - 3, 1))
+    if proven <= proof:
+        return np.zeros_like(offsets), proven
+    return offsets * together / (together + std**2), proven
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """What was found.
+
+    offsets: True minus recorded position of each motor in each line, in the motor's unit, shape (motor, line).
+    std: Their standard deviations; NaN where nothing is known.
+    halves: The same from the left and the right, the top and the bottom of the image alone, shape (2, 2, motor, line).
+    pixels: Pixels that took part.
+    """
+
+    offsets: np.ndarray
+    std: np.ndarray
+    halves: np.ndarray
+    pixels: int
+
+
+def line_offsets(scan: Scan) -> Offsets:
+    """The offsets of all motors, line by line (see above)."""
+    shape = scan.shape
+    if not 1 <= len(shape) <= 3 or min(shape) < 2:
+        raise InputError(f"motor-drift needs a scan over one to three motors with two positions or more each, got {shape}")
+    noise = scan_noise(scan)
+    gain = noise.gain if math.isfinite(noise.gain) else 1.0
+    variance = max(noise.variance if math.isfinite(noise.variance) else 0.0, 1 / 12, gain**2 / 4)
+    peaks = _peaks(scan, gain, variance)
+    axes = [motor_positions(scan)[axis.name].reshape(shape) for axis in scan.axes]
+    steps = np.array([np.mean(np.diff(a.mean(axis=tuple(k for k in range(len(shape)) if k != n)))) for n, a in enumerate(axes)])
+    offsets = np.zeros((len(shape), shape[0]))
+    coordinates = [(a - a.mean()) / s for a, s in zip(axes, steps, strict=True)]
+    for _ in range(ROUNDS):
+        equations = _equations(peaks, coordinates, offsets, gain, variance)
+        if equations.pixels < ENOUGH:
+            return Offsets(
+                np.zeros_like(offsets), np.full_like(offsets, np.nan), np.zeros((2, 2, *offsets.shape)), equations.pixels
+            )
+        offsets = offsets + np.clip(equations.step(slice(None)), -0.5, 0.5)
+    equations = _equations(peaks, coordinates, offsets, gain, variance)
+    halves = np.array([[offsets + equations.step(side) for side in sides] for sides in _sides()]) * steps[:, None]
+    std = equations.std() * np.abs(steps)[:, None]
+    worse = np.sqrt(np.mean(((halves[:, 0] - halves[:, 1]) / (2 * std)) ** 2, axis=(0, 2)))[
+        :, None
+    ]  # real peaks are no Gaussians
+    return Offsets(offsets * steps[:, None], std * np.maximum(worse, 1), halves, equations.pixels)
+
+
+@dataclass(frozen=True)
+class _Peaks:
+    """Bright pixels.
+
+    points: Grid position of each point round the highest, shape (pixel, point, motor); -1 outside the scan.
+    counts: Above the pedestal, shape (pixel, point); NaN where there is none.
+    part: Part of the image that a pixel is in.
+    """
+
+    points: np.ndarray
+    counts: np.ndarray
+    part: np.ndarray
+
+
+def _peaks(scan: Scan, gain: float, variance: float) -> _Peaks:
+    """The curves of bright pixels, spread over the image, round their highest count."""
+    rows, columns = scan.frame_shape
+    points = math.prod(scan.shape)
+    every = max(1, math.ceil(rows * columns * points / COUNTS)) | 1
+    chosen = np.arange(0, rows * columns, every)
+    curves = np.full((points, len(chosen)), np.nan, np.float32)
+    for batch in scan.batches():
+        counts = batch.frames.reshape(len(batch), -1)[:, chosen].astype(np.float32)
+        if batch.mask is not None:
+            counts[~batch.mask.reshape(len(batch), -1)[:, chosen]] = np.nan
+        curves[batch.index] = counts
+    curves = np.where(np.isfinite(curves), curves, np.float32(np.nan))
+    lively = np.isfinite(curves).any(axis=0)
+    curves, chosen = curves[:, lively], chosen[lively]
+    ground = np.nanpercentile(curves, 20, axis=0) + 0.8416 * math.sqrt(variance)  # the quantile of a normal distribution
+    curves -= ground.astype(np.float32)
+    top = np.nanmax(curves, axis=0)
+    best = np.argsort(-top, kind="stable")
+    best = np.sort(best[top[best] > BRIGHT * math.sqrt(variance)])
+    best = best[np.unique(np.linspace(0, len(best) - 1, min(len(best), PIXELS)).astype(int))] if len(best) else best
+    at = (
+        np.stack(np.unravel_index(np.nanargmax(curves[:, best], axis=0), scan.shape), axis=-1)
+        if len(best)
+        else np.zeros((0, 1), int)
+    )
+    reach = np.arange(-REACH[len(scan.shape)], REACH[len(scan.shape)] + 1)
+    around = np.stack(np.meshgrid(*[reach] * len(scan.shape), indexing="ij"), axis=-1).reshape(-1, len(scan.shape))
+    place = at[:, None, :] + around if len(best) else np.zeros((0, len(around), len(scan.shape)), int)
+    inside = np.all((place >= 0) & (place < np.array(scan.shape)), axis=-1)
+    place = np.where(inside[..., None], place, 0)
+    flat = np.ravel_multi_index(tuple(np.moveaxis(place, -1, 0)), scan.shape)
+    counts = np.where(inside, curves[flat, best[:, None]], np.nan)
+    pixel = chosen[best]
+    part = (pixel // columns) * PARTS // rows * PARTS + (pixel % columns) * PARTS // columns
+    return _Peaks(np.where(inside[..., None], place, -1), counts.astype(np.float64), part)
+
+
+@dataclass(frozen=True)
+class _Equations:
+    """Normal matrices and right sides of offsets and brightness, part by part, at some offsets (in steps).
+
+    normals: Shape (part, unknown, unknown); scores: (part, unknown); pixels: that took part.
+    """
+
+    normals: np.ndarray
+    scores: np.ndarray
+    pixels: int
+    offsets: np.ndarray
+
+    def step(self, parts: slice | np.ndarray) -> np.ndarray:
+        """What to add to the offsets, by these parts of the image alone, shape (motor, line)."""
+        motors, lines = self.offsets.shape
+        before = np.repeat([BELIEF**-2, FLICKER**-2], [motors * lines, lines])  # the last ones: brightness, as a logarithm
+        right = self.scores[parts].sum(axis=0) - before * np.append(self.offsets.ravel(), np.zeros(lines))
+        normal = self.normals[parts].sum(axis=0) + np.diag(before)
+        fixed = _unknowable(motors + 1, lines)
+        found = np.linalg.solve(normal + np.trace(normal) * fixed @ fixed.T, right)
+        found -= fixed @ (fixed.T @ found)
+        return found[:-lines].reshape(motors, lines)
+
+    def std(self) -> np.ndarray:
+        """Standard deviations of the offsets by the noise of the counts alone, shape (motor, line)."""
+        motors, lines = self.offsets.shape
+        before = np.repeat([BELIEF**-2, FLICKER**-2], [motors * lines, lines])
+        normal = self.normals.sum(axis=0) + np.diag(before)
+        fixed = _unknowable(motors + 1, lines)
+        inverse = np.linalg.inv(normal + np.trace(normal) * fixed @ fixed.T)
+        return np.sqrt(np.diag(inverse))[:-lines].reshape(motors, lines)
+
+
+def _equations(peaks: _Peaks, coordinates: list[np.ndarray], offsets: np.ndarray, gain: float, variance: float) -> _Equations:
+    """The equations of all parts of the image, row by row."""
+    found = []
+    for part in range(PARTS**2):
+        here = np.flatnonzero(peaks.part == part)
+        found.append(_part(peaks.points[here], peaks.counts[here], coordinates, offsets, gain, variance))
+    normals, scores, pixels = zip(*found, strict=True)
+    return _Equations(np.array(normals), np.array(scores), sum(pixels), offsets)
+
+
+def _part(
+    points: np.ndarray, counts: np.ndarray, coordinates: list[np.ndarray], offsets: np.ndarray, gain: float, variance: float
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Normal matrix and right side of offsets and brightness from some pixels, each one's form eliminated; how many took part."""
+    motors, lines = offsets.shape
+    at = tuple(np.moveaxis(np.maximum(points, 0), -1, 0))
+    middle = counts.shape[1] // 2
+    u = [c[at] + offsets[m][at[0]] for m, c in enumerate(coordinates)]
+    u = [x - x[:, middle : middle + 1] for x in u]
+    pairs = [(i, j) for i in range(motors) for j in range(i, motors)]
+    form = np.stack([np.ones_like(u[0]), *u, *(u[i] * u[j] for i, j in pairs)], axis=-1)
+    size = form.shape[-1]
+    top = np.nanmax(counts, axis=1, keepdims=True)
+    faint = 6 * math.sqrt(variance)
+    seen = (points >= 0).all(axis=-1) & (counts > np.maximum(TOP * top, faint))
+    seen &= (seen.sum(axis=1) >= size + POINTS)[:, None]
+    logarithm = np.log(np.where(seen, counts, 1.0))
+    fitted, weight = np.where(seen, counts, 1.0), np.zeros_like(counts)
+    for again in range(3):
+        if again == 2:  # chosen by what is fitted, not by what noise has raised
+            level = np.maximum(1.3 * TOP * np.where(seen, fitted, 0).max(axis=1, keepdims=True), 1.3 * faint)
+            seen &= (fitted > level) & ((seen & (fitted > level)).sum(axis=1) >= size + POINTS)[:, None]
+        weight = np.where(seen, fitted**2 / (gain * fitted + variance + (MISFIT * fitted) ** 2), 0.0)
+        inner = np.linalg.inv(np.einsum("pk,pki,pkj->pij", weight, form, form) + 1e-9 * np.eye(size))
+        q = np.einsum("pij,pkj,pk,pk->pi", inner, form, weight, logarithm, optimize=True)
+        fit = np.einsum("pki,pi->pk", form, q)
+        fitted = np.exp(np.clip(fit, -30, 30))
+    residual = np.where(seen, logarithm - fit, 0.0)
+    curved = np.zeros((len(q), motors, motors))
+    for n, (i, j) in enumerate(pairs):
+        curved[:, i, j] += q[:, 1 + motors + n]
+        curved[:, j, i] += q[:, 1 + motors + n]
+    good = seen.any(axis=1) & (np.linalg.eigvalsh(curved).max(axis=1) < FLATTEST)
+    weight = np.where(good[:, None], weight * np.clip(1 - weight * residual**2 / 25, 0, 1) ** 2, 0.0)  # Tukey
+    slope = q[:, None, 1 : 1 + motors] + np.einsum("pij,pkj->pki", curved, np.stack(u, axis=-1))
+    by_line = np.zeros((*counts.shape, (motors + 1) * lines))
+    pixel, point = np.indices(counts.shape)
+    for m in range(motors):
+        by_line[pixel, point, m * lines + at[0]] = slope[..., m]
+    by_line[pixel, point, motors * lines + at[0]] = 1.0
+    inner = np.linalg.inv(np.einsum("pk,pki,pkj->pij", weight, form, form) + 1e-9 * np.eye(size))
+    weighted = by_line * weight[..., None]
+    across = np.einsum("pki,pkn->pin", form, weighted, optimize=True)
+    flat, flat_weighted = by_line.reshape(-1, (motors + 1) * lines), weighted.reshape(-1, (motors + 1) * lines)
+    normal = flat.T @ flat_weighted - np.einsum("pin,pij,pjm->nm", across, inner, across, optimize=True)
+    residual -= np.einsum("pki,pij,plj,pl,pl->pk", form, inner, form, weight, residual, optimize=True)
+    return normal, flat_weighted.T @ residual.ravel(), int(good.sum())
+
+
+def _sides() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Parts of the image on the left and on the right, at the top and at the bottom; those between them are left out."""
+    row, column = np.divmod(np.arange(PARTS**2), PARTS)
+    return [(np.flatnonzero(axis < PARTS // 2), np.flatnonzero(axis > PARTS // 2)) for axis in (column, row)]
+
+
+def _unknowable(motors: int, lines: int) -> np.ndarray:
+    """Orthonormal offsets that the crystal could make as well: polynomials of third degree in the line, for each motor."""
+    t = np.linspace(-1, 1, lines)
+    powers = np.stack([t**k for k in range(min(4, lines))], axis=1)
+    basis, _ = np.linalg.qr(powers)
+    return np.kron(np.eye(motors), basis)

@@ -1,0 +1,111 @@
+"""Every analysis there is: its command is made from its signature, says what it needs, and its result is a map with provenance."""
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import braggscope
+from braggscope.core import maps
+from braggscope.core.analysis import arguments, summary_line
+from braggscope.core.errors import InputError
+from braggscope.core.modality import modalities
+
+ANALYSES = [(kind.name, name) for kind in modalities().values() for name in kind.analyses()]
+each = pytest.mark.parametrize(("modality", "name"), ANALYSES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small simulated scan of two motors and its map."""
+    made = tmp_path_factory.mktemp("analyses")
+    braggscope.simulate(
+        "dfxm", "subgrains", shape=(9, 11), frame_shape=(20, 24), peak=3000.0, output=made / "scan.h5", progress=False, seed=2
+    )
+    braggscope.map(made / "scan.h5", "moments", output=made / "map.h5", progress=False)
+    return made
+
+
+@each
+def test_the_command_explains_every_input_and_option(cli, modality, name):
+    analysis = modalities()[modality].analysis(name)
+    code, said, wrong = cli(modality, name.replace("_", "-"), "--help")
+    assert (code, wrong) == (0, "")
+    words = " ".join(said.split())
+    assert " ".join(summary_line(analysis).split())[:40] in words
+    for one in arguments(analysis):
+        if one.keyword and one.kind == "option":
+            assert f"--{one.name.replace('_', '-')}" in words and one.says.doc, one.name
+
+
+@each
+def test_the_docstring_names_what_comes_back(modality, name):
+    analysis = modalities()[modality].analysis(name)
+    assert (analysis.__doc__ or "").count("\n") >= 2, "more than one line"
+    assert inspect.signature(analysis).return_annotation in ("xr.Dataset", "dict[str, object]", "dict[str, Any]")
+
+
+def takes_one(modality, name, kind):
+    """Whether one scan (or one map) is all that it must have."""
+    needed = [one for one in arguments(modalities()[modality].analysis(name)) if one.required]
+    return len(needed) == 1 and needed[0].kind == kind and not needed[0].keyword
+
+
+@pytest.mark.parametrize(("modality", "name"), [a for a in ANALYSES if takes_one(*a, "scan") or takes_one(*a, "map")])
+def test_a_result_is_a_map_with_provenance_or_one_sentence_says_why_not(cli, folder, tmp_path, modality, name):
+    source = folder / ("scan.h5" if takes_one(modality, name, "scan") else "map.h5")
+    out = tmp_path / "result.h5"
+    code, said, wrong = cli(modality, name.replace("_", "-"), source, "-o", out, "--json")
+    if code:  # an energy scan, a Gram-Schmidt wall or a second map cannot be in every scan
+        assert code == 2 and wrong.startswith("error: ") and wrong.count("\n") == 1 and not out.exists(), wrong
+        return
+    document, result = json.loads(said), braggscope.load(out)
+    maps.check_map(result)
+    assert document["analysis"] == name and document["good"] > 0
+    assert result.attrs["method"] == name and result.attrs["input_hash"] and result.attrs["version"] == braggscope.__version__
+    code, _, wrong = cli(modality, name.replace("_", "-"), source, "-o", out)
+    assert code == 2 and "exists; give another name" in wrong
+    page = tmp_path / "page.html"
+    assert cli("report", out, "-o", page)[0] == 0 and page.read_text().count("<img ") >= 1
+    again = braggscope.analyse(modality, name, source)
+    for variable in result.data_vars:
+        assert np.array_equal(result[variable].values, again[variable].values, equal_nan=result[variable].dtype.kind == "f")
+
+
+def test_an_analysis_takes_maps_in_memory_and_options_by_name(folder):
+    m = braggscope.load(folder / "map.h5")
+    small, large = (braggscope.analyse("dfxm", "kam", m, size=size) for size in (3, 5))
+    assert isinstance(small, xr.Dataset) and json.loads(small.attrs["options"])["size"] == 3
+    assert np.nanmedian(large["kam"]) > np.nanmedian(small["kam"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["kam"], "missing argument"),
+        (["kam", "MAP", "--kernel", "round"], "option kernel must be one of square, diamond, got 'round'"),
+        (["kam", "SCAN"], "is not a map file"),
+        (["components", "MAP"], "holds no image stack"),
+        (["deformation", "MAP"], "missing option '--reflections'"),
+        (["horoscope", "MAP"], "no such command 'horoscope'"),
+        (["kam", "MAP", "--quiet"], "the result would be lost"),
+        (["kam", "MAP", "-o", "MAP", "--overwrite"], "is also an input"),
+        (["kam", "MAP", "-o", "/nowhere/at/all.h5"], "folder /nowhere/at does not exist"),
+    ],
+)
+def test_bad_use_gives_one_sentence(cli, folder, words, sentence):
+    files = {"MAP": folder / "map.h5", "SCAN": folder / "scan.h5"}
+    code, said, wrong = cli("dfxm", *[files.get(word, word) for word in words])
+    assert code == 2 and said == "" and wrong.count("\n") == 1
+    assert sentence in wrong, wrong
+
+
+def test_from_python_an_unknown_name_lists_those_there_are():
+    with pytest.raises(InputError, match="unknown dfxm analysis 'horoscope'; there are: .*kam"):
+        braggscope.analyse("dfxm", "horoscope")
+    with pytest.raises(InputError, match="dfxm kam takes a map, got 0 inputs"):
+        braggscope.analyse("dfxm", "kam")
+    with pytest.raises(InputError, match="has no option 'colour'; it has: size"):
+        braggscope.analyse("dfxm", "kam", xr.Dataset(), colour=1)
