@@ -1,4 +1,4 @@
-"""Every analysis there is: its command is made from its signature, says what it needs, and its result is a map with provenance."""
+"""Every analysis there is: its command is made from its signature, and its result is a map with provenance."""
 
 import inspect
 import json
@@ -103,7 +103,7 @@ def test_bad_use_gives_one_sentence(cli, folder, words, sentence):
 
 
 def test_from_python_an_unknown_name_lists_those_there_are():
-    with pytest.raises(InputError, match="unknown dfxm analysis 'horoscope'; there are: .*kam"):
+    with pytest.raises(InputError, match=r"unknown dfxm analysis 'horoscope'; there are: .*kam"):
         braggscope.analyse("dfxm", "horoscope")
     with pytest.raises(InputError, match="dfxm kam takes a map, got 0 inputs"):
         braggscope.analyse("dfxm", "kam")

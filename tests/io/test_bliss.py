@@ -63,7 +63,8 @@ def test_the_geometry_of_the_microscope_is_read_from_its_motors(bliss, stack):
     with h5py.File(path, "a") as file:
         file["1.1/instrument/positioners/ccmth"], file["1.1/instrument/positioners/obpitch"] = 6.679671, 18.0036
     geometry = modality("dfxm").geometry_class().from_scan(open_scan(path))
-    assert geometry.to_mapping() == {"pixel_um": 6.5, "energy_kev": pytest.approx(17.0, abs=0.01), "two_theta_deg": 18.0036}
+    found = {name: value for name, value in geometry.to_mapping().items() if name != "goniometer"}
+    assert found == {"pixel_um": 6.5, "energy_kev": pytest.approx(17.0, abs=0.01), "two_theta_deg": 18.0036}
 
 
 def test_an_aborted_scan_is_shorter_than_its_grid_and_says_so(bliss):

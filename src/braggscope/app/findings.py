@@ -20,8 +20,8 @@ COLUMNS = 9
 def findings(dataset: xr.Dataset) -> dict[str, Any]:
     """What an analysis found, as plain values.
 
-    Variables over the dimensions of `flag` are maps and are summarised over the good points (or all, where most are flagged); those of
-    one other dimension are columns of a table; single numbers and words are listed.
+    Variables over the dimensions of `flag` are maps and are summarised over the good points (or all, where most are flagged);
+    those of one other dimension are columns of a table; single numbers and words are listed.
     """
     flag = dataset["flag"]
     attrs, counts = dataset.attrs, flag_counts(dataset)

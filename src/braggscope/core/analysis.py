@@ -25,8 +25,6 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-import xarray as xr
-
 from .geometry import Geometry
 from .scan import Scan
 
@@ -77,6 +75,8 @@ def summary_line(analysis: Callable[..., Any]) -> str:
 
 
 def _argument(parameter: inspect.Parameter, hint: Any) -> Argument:
+    import xarray as xr
+
     says = Says("")
     if typing.get_origin(hint) is typing.Annotated:
         hint, *extras = typing.get_args(hint)

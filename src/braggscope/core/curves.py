@@ -1,7 +1,7 @@
 """From frames in any order to the curves of pixels over the whole scan, regrouped once.
 
-A stack that fits is kept in memory; a larger one goes through a scratch file in the folder for temporary files (TMPDIR), which holds
-a band of pixels in one piece, so that it is written in long runs and read once. Counts keep their type.
+A stack that fits is kept in memory; a larger one goes through a scratch file in the folder for temporary files (TMPDIR), which
+holds a band of pixels in one piece, so that it is written in long runs and read once. Counts keep their type.
 """
 
 from __future__ import annotations

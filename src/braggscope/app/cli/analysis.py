@@ -6,6 +6,7 @@ An analysis is imported when its own command or its help is asked for, so that `
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,8 +41,8 @@ from .shared import (
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write the result to (HDF5, as a map).")]
 Written = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 OF_SCANS = {
-    "scan_name": (ScanName, None), "detector": (Detector, None), "grid": (Grid, None), "roi": (Roi, None), "binning": (Binning, 1),
-    "saturation": (Saturation, None), "dark": (Dark, None), "flat": (Flat, None), "correct": (Correct, None),
+    "scan_name": (ScanName, None), "detector": (Detector, None), "grid": (Grid, None), "roi": (Roi, None),
+    "binning": (Binning, 1), "saturation": (Saturation, None), "dark": (Dark, None), "flat": (Flat, None), "correct": (Correct, None),
 }  # fmt: skip
 OF_ALL = {
     "workers": (Workers, None), "overwrite": (Overwrite, False), "quiet": (Quiet, False), "as_json": (AsJson, False),
@@ -147,8 +148,9 @@ def _flag(one: Argument) -> Any:
     if one.says.choices:
         text += f" ({', '.join(map(str, one.says.choices))})"
     hint = Path if one.kind == "map" else one.type
-    if getattr(hint, "__args__", ())[1:] == (Ellipsis,):
-        hint = list[hint.__args__[0]]
+    items = typing.get_args(hint)
+    if items[1:] == (Ellipsis,):
+        hint = list[items[0]]  # type: ignore[valid-type]
     words = (flag, f"--no-{one.name.replace('_', '-')}") if one.type is bool else (flag,)
     option = typer.Option("/".join(words), help=text + ".")
     return Annotated[hint if one.required else hint | None, option]

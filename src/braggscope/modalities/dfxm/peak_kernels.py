@@ -179,7 +179,7 @@ def normal_equations(counts, mean, weight, jacobian, size, info, slope, room):  
 
 @_compiled
 def cholesky(info, free, size, damping, root):  # type: ignore[no-untyped-def]
-    """Lower triangular root of the damped information; a parameter that is not free is taken out. False where it is not positive."""
+    """Lower triangular root of the damped information, without what is not free. False where it is not positive."""
     for a in range(size):
         for b in range(a + 1):
             s = info[a, b] if free[a] and free[b] else 0.0
@@ -219,8 +219,8 @@ def climb(theta, counts, valid, x, base, peaks, shape, bounds, noise, steps, goa
     theta: Parameters of so many peaks, the first entries of a longer array.
     bounds: Lowest and highest value of each parameter, shape (2, parameter); one that presses against its bound is held there.
     goal: A misfit that must come into reach: a fit that creeps above it is given up.
-    space: Work space, see `workspace`. At the end `expected` holds the model, `info` the information (lower triangle) and `free` what
-        is not held at a bound.
+    space: Work space, see `workspace`. At the end `expected` holds the model, `info` the information (lower triangle) and `free`
+        what is not held at a bound.
     """
     expected, jacobian, other_mean, other_jacobian, weight, room, info, slope, root, step, trial, free = space
     mean, trial_mean, trial_jacobian = expected, other_mean, other_jacobian
@@ -278,8 +278,10 @@ def climb(theta, counts, valid, x, base, peaks, shape, bounds, noise, steps, goa
 
 
 def workspace(parameters: int, motors: int, points: int) -> tuple[np.ndarray, ...]:
-    """The work space of `climb` for so many parameters: expected, jacobian, the same for a trial, weight, room, info, slope, root,
-    step, trial, free."""
+    """The work space of `climb` for so many parameters.
+
+    In order: expected, jacobian, the same for a trial, weight, room, info, slope, root, step, trial, free.
+    """
     line, table, square = np.zeros(points), np.zeros((parameters, points)), np.zeros((parameters, parameters))
     return (
         line, table, line.copy(), table.copy(), line.copy(), np.zeros((2 + 2 * motors, points)), square, np.zeros(parameters),

@@ -242,12 +242,12 @@ def fit_one(curves, masks, x, lengths, base, shape, noise, values, errors, about
     base: Parameters of the background.  noise: Gain, variance of a count at a level, that level.
     values: Its first entries are filled with the parameters, shape (pixel, parameter).
     errors: Filled with their covariance, shape (pixel, parameter, parameter).
-    about: Filled, shape (pixel, 8): peaks, their probability, chi2, degrees of freedom, UNCONVERGED or EMPTY bits, counts used, log
-        determinant of the covariance, range of the smoothed counts.
+    about: Filled, shape (pixel, 8): peaks, their probability, chi2, degrees of freedom, UNCONVERGED or EMPTY bits, counts used,
+        log determinant of the covariance, range of the smoothed counts.
     space, room: Work space, see `rooms`.
     """
     counts, valid, theta, found, bounds = room[0], room[1], room[3][0], room[5][0], room[4]
-    each, points = per_peak_compiled(len(x), shape), x.shape[1]
+    each = per_peak_compiled(len(x), shape)
     size = base + each
     for p in range(len(curves)):
         used = _gather(curves, masks, p, counts, valid)
@@ -273,11 +273,13 @@ def fit_one(curves, masks, x, lengths, base, shape, noise, values, errors, about
 
 
 @_compiled
-def add_peaks(curves, masks, x, lengths, base, shape, most, noise, prior, values, errors, about, space, room):  # type: ignore[no-untyped-def]
+def add_peaks(  # type: ignore[no-untyped-def]
+    curves, masks, x, lengths, base, shape, most, noise, prior, values, errors, about, space, room
+):
     """Try further peaks after `fit_one`, whose results are replaced where the evidence is for more of them.
 
-    most: Peaks up to which their number is chosen.  prior: See `log_prior`.  The others: see `fit_one`; values and errors have room
-    for the most peaks, NaN beyond those that are chosen.
+    most: Peaks up to which their number is chosen.  prior: See `log_prior`.  The others: see `fit_one`; values and errors have
+    room for the most peaks, NaN beyond those that are chosen.
     """
     counts, valid, thetas, starts, bounds, found, fits = room
     each = per_peak_compiled(len(x), shape)
@@ -350,8 +352,11 @@ def _gather(curves, masks, p, counts, valid):  # type: ignore[no-untyped-def]
 
 
 def rooms(x: np.ndarray, base: int, shape: int, most: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """Work space of `climb`, and of `fit_one` and `add_peaks`: counts, valid, parameters, starts, bounds, covariances, and of each
-    number of peaks chi2, whether it converged, log determinant and evidence."""
+    """Work space of `climb`, and of `fit_one` and `add_peaks`.
+
+    The second in order: counts, valid, parameters, starts, bounds, covariances; and for each number of peaks chi2, whether it
+    converged, log determinant and evidence.
+    """
     motors, points = x.shape
     size = max(base + per_peak(motors, shape) * most, 2 + 2 * motors)
     own = (

@@ -79,8 +79,9 @@ def spread(logs: np.ndarray, cross: np.ndarray, pairs: list[tuple[int, int]]) ->
 def describe(
     values: np.ndarray, errors: np.ndarray, layout: Layout, scale: np.ndarray, middle: np.ndarray
 ) -> list[dict[str, np.ndarray]]:
-    """Each peak in motor units: `amplitude`, `centre`, `width` (pixel, motor), `covariance` (pixel, pair) and, where the shape has
-    one, `mixing`; each beside its `..._std`.
+    """Each peak in motor units: `amplitude`, `centre`, `width` (pixel, motor), `covariance` (pixel, pair), and `mixing` if any.
+
+    Each has its `..._std` beside it.
 
     scale: Motor units per step, of either sign; middle: of the scan; shapes (motor,).
     """
