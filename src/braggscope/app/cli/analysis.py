@@ -42,7 +42,8 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to wri
 Written = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 OF_SCANS = {
     "scan_name": (ScanName, None), "detector": (Detector, None), "grid": (Grid, None), "roi": (Roi, None),
-    "binning": (Binning, 1), "saturation": (Saturation, None), "dark": (Dark, None), "flat": (Flat, None), "correct": (Correct, None),
+    "binning": (Binning, 1), "saturation": (Saturation, None), "dark": (Dark, None), "flat": (Flat, None),
+    "correct": (Correct, None),
 }  # fmt: skip
 OF_ALL = {
     "workers": (Workers, None), "overwrite": (Overwrite, False), "quiet": (Quiet, False), "as_json": (AsJson, False),

@@ -260,8 +260,6 @@ def _in_steps(motors: Mapping[str, np.ndarray], lengths: tuple[int, ...]) -> tup
 def _noise(source: Source, gain: str | float, readout: str | float) -> DetectorNoise:
     """The detector's noise from the curves of some pixels over whole lines of the fast motor, spread over the slow ones."""
     positions = list(motor_positions(source).values())[-1]
-    if gain != "auto" and readout != "auto":
-        return believed(DetectorNoise(math.nan, math.nan, -math.inf, math.nan), gain, readout, whole=False)
     fast = source.shape[-1]
     lines = len(positions) // fast
     chosen = np.unique(np.linspace(0, lines - 1, max(1, min(lines, -(-SAMPLED // fast)))).round().astype(int))
@@ -275,7 +273,9 @@ def _noise(source: Source, gain: str | float, readout: str | float) -> DetectorN
             counts[~batch.mask.reshape(len(batch), -1)[:, pixels]] = np.nan
         curves[batch.index], whole = counts, whole and batch.frames.dtype.kind == "u"
     found = detector_noise(curves[only.ravel()], fast, positions[only.ravel()])
-    return believed(found, gain, readout, whole=whole)
+    noise = believed(found, gain, readout, whole=whole)
+    # at the darkest level of the scan there may be light, which scatters more than the read-out alone that was given
+    return dataclasses.replace(noise, variance=max(noise.variance, found.variance if math.isfinite(found.variance) else 0.0))
 
 
 def _product(a: str, b: str) -> str:
