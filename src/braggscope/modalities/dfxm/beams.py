@@ -1,11 +1,13 @@
 """Strong beam and weak beams of a scan: where they lie along a motor, which pixels show them, and what each pixel has of them.
 
 The strong beam is where most of the crystal reflects: the peak of the median of the pixels' curves, FLANK of its widths to either
-side. A pixel's light below it (minus), in it and above it (plus) says where the weight of its curve lies.
+side; of a scan that ends before that on some side, its half maximum. A pixel's light below it (minus), in it and above it (plus)
+says where the weight of its curve lies.
 """
 
 from __future__ import annotations
 
+import math
 import re
 
 import numpy as np
@@ -15,6 +17,7 @@ from braggscope.core.errors import InputError
 from .scan_counts import ScanCounts
 
 FLANK = 2.0  # widths of the strong beam's peak from where on light is weak-beam light
+HALF = math.sqrt(2 * math.log(2))  # half width at half maximum of a Gaussian, in widths
 SIGNIFICANT = 5.0  # standard deviations of the total below which a pixel has no light
 FITTED = 2**16  # pixels, at most, on which clusters are sought
 SCALE = 3.0  # standard deviations of a dark count at which counts begin to be taken by their logarithm
@@ -48,6 +51,18 @@ def strong_beam(curves: np.ndarray, positions: np.ndarray) -> tuple[float, float
     weight, x = np.maximum(curve[first:last], 0), places[first:last]
     mean = float(weight @ x / weight.sum())
     return mean, max(float(np.sqrt(weight @ (x - mean) ** 2 / weight.sum())), float(np.ptp(places)) / (2 * len(places)))
+
+
+def flanks(centre: float, width: float, positions: np.ndarray) -> tuple[float, list[np.ndarray]]:
+    """Half the range of the strong beam, in the motor's unit, and which points lie below and above it.
+
+    FLANK widths, or what is within half of the peak's maximum where the scan does not reach beyond that on both sides.
+    """
+    for reach in (FLANK * width, HALF * width):
+        sides = [positions < centre - reach, positions > centre + reach]
+        if all(side.any() for side in sides):
+            break
+    return reach, sides
 
 
 def clusters(light: np.ndarray, lit: np.ndarray) -> np.ndarray:

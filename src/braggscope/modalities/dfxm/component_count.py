@@ -8,6 +8,9 @@ Pastur 1967). Counts are not: a pixel's variance follows its signal, whose produ
 
 (g gain, v variance without signal, s signal, <> mean over pixels) is the row sum that bounds the norm of such a matrix. Three
 widths of the Tracy-Widom law (Johnstone 2001) and three standard deviations of the gain are added.
+
+A finite number of curves is a model: a peak that moves continuously through a crystal has no last direction. Then nearly all
+stand out of the noise, as do a fixed pattern of the detector and counts that its pixels share; a share of it all says more then.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy as np
 
 from .scan_counts import CountNoise, ScanCounts
 
-CRITERIA = ("noise", "share", "minka")
+CRITERIA = ("auto", "noise", "share", "minka")
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,26 @@ def noise_of_weakest(gram: np.ndarray, sums: np.ndarray, pixels: int, noise: Cou
     return dataclasses.replace(noise, gain=gain, gain_from="weakest directions")
 
 
-def chosen_count(criterion: str, found: Scree, counts: ScanCounts, variance: np.ndarray, share: float) -> int:
-    """Number of components by a criterion: those above the noise, those that explain a share, or by evidence.
+def chosen_count(
+    criterion: str, found: Scree, counts: ScanCounts, variance: np.ndarray, share: float, most: int
+) -> tuple[int, str]:
+    """Number of components, and the criterion that gave it, which is another where `auto` is asked for.
 
-    minka: scikit-learn's evidence of a probabilistic principal component model (Minka 2000), on a sample of curves.
+    noise: directions above the noise. share: those that explain a share of what is above the noise. auto: noise, and share where
+    that is more than `most`. minka: scikit-learn's evidence of a probabilistic principal component model (Minka 2000), on a
+    sample of curves.
     """
+    if criterion == "auto":
+        criterion = "noise" if found.count <= most else "share"
     if criterion == "noise":
-        return found.count
+        return found.count, criterion
     if criterion == "share":
-        return int(np.searchsorted(found.share, share) + 1) if found.count else 0
+        return (int(np.searchsorted(found.share, share) + 1) if found.count else 0), criterion
+    return _minka(counts, variance, found), criterion
+
+
+def _minka(counts: ScanCounts, variance: np.ndarray, found: Scree) -> int:
+    """Number of components by Minka's evidence; those above the noise where the sample has fewer pixels than points."""
     from sklearn.decomposition import PCA
 
     curves = counts.sample[:, np.isfinite(counts.sample).all(axis=0)].T.astype(np.float64) / np.sqrt(variance)

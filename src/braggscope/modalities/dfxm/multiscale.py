@@ -24,12 +24,6 @@ def check_fine(fine: int, wavelets: Wavelets) -> None:
         raise InputError(f"option fine must be between 1 and the number of levels, {wavelets.levels}, got {fine}")
 
 
-def scales(wavelets: Wavelets, image: np.ndarray, fine: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Illumination, mesoscale and edges of a finite image, and its details; illumination + mesoscale + edges = image."""
-    approximation, details = wavelets.parts(image)
-    return approximation, details[fine:].sum(axis=(0, 1)), details[:fine].sum(axis=(0, 1)), details
-
-
 def scales_map(
     image: np.ndarray, unit: str, what: str, wavelets: Wavelets, fine: int, variance: np.ndarray | None = None
 ) -> xr.Dataset:
@@ -39,7 +33,8 @@ def scales_map(
     """
     check_fine(fine, wavelets)
     unknown = ~np.isfinite(image)
-    *parts, details = scales(wavelets, filled(image.astype(np.float64)), fine)
+    whole = filled(image.astype(np.float64))
+    parts, (_, details) = wavelets.three(whole, fine), wavelets.parts(whole)
     spread = None if variance is None else wavelets.variances(filled(variance), fine)
     coords = {"level": np.arange(1, wavelets.levels + 1), "scale_px": ("level", 2.0 ** np.arange(1, wavelets.levels + 1))}
     data = empty_map((), ("row", "column"), image.shape, coords, FLAGS)
@@ -74,12 +69,11 @@ def scales_of_frames(
             known = np.ones(wavelets.frame_shape, bool) if mask is None else mask[i]
             if not known.any():
                 continue
-            *parts, _ = scales(wavelets, filled(np.where(known, batch[i], np.nan)), fine)
-            power = np.array(parts) ** 2 * known
+            power = np.array(wavelets.three(filled(np.where(known, batch[i], np.nan)), fine)) ** 2 * known
             squares += power
             number += known
             along[:, position] = np.sqrt(power.sum(axis=(1, 2)) / known.sum())
-    data = empty_map((), ("row", "column"), wavelets.frame_shape, {n: c for n, c in grid.coords.items()}, FLAGS)
+    data = empty_map((), ("row", "column"), wavelets.frame_shape, {str(n): c for n, c in grid.coords.items()}, FLAGS)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(number > 0, np.sqrt(squares / number), np.nan)
     for n, name in enumerate(SCALES):

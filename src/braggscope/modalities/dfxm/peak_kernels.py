@@ -27,6 +27,7 @@ DONE = 3e-4  # (step / standard deviation)^2 below which a fit has converged; wh
 CREEP = 0.05  # of the way to the goal that a step must go
 LONGEST = 1.0  # step of ln s, c and eta, and of a centre in units of s
 
+_inlined = njit(inline="always", error_model="numpy")
 _compiled = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp", "reassoc"}, error_model="numpy")
 
 
@@ -212,7 +213,7 @@ def solve(root, slope, free, size, step):  # type: ignore[no-untyped-def]
         step[a] = s / root[a, a]
 
 
-@_compiled
+@_inlined
 def climb(theta, counts, valid, x, base, peaks, shape, bounds, noise, steps, goal, space):  # type: ignore[no-untyped-def]
     """Levenberg-Marquardt from `theta`, changed in place; (misfit, converged).
 

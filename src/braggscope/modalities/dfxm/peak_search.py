@@ -19,21 +19,24 @@ import math
 
 import numpy as np
 
-from .peak_kernels import PSEUDO_VOIGT, _compiled, cholesky, climb, model, per_peak, per_peak_compiled, workspace
+from .peak_kernels import PSEUDO_VOIGT, _compiled, _inlined, cholesky, climb, model, per_peak, per_peak_compiled, weigh, workspace
 
 STEPS, TRIES, LLOYD = 60, 4, 8
 NARROWEST, CROSS = 0.2, 6.0  # least s in steps; largest |c|
 ABOVE_HALF = (0.0, 0.383, 0.307, 0.26)  # <t^2> of a Gaussian over its half maximum, in so many dimensions
 UNCONVERGED, EMPTY = 1, 2
 LEAST = 2.0  # of chi2 that each parameter of a further peak must take away, or the fit is given up; the evidence asks for more
+STANDS_OUT = 4.0  # standard deviations of the sum over three points along each motor, below which a residual is noise
 KNOWN = 5.0  # standard deviations of the amplitude that a further peak must have
 
 
 @_compiled
 def smooth(values, lengths, out, room):  # type: ignore[no-untyped-def]
     """Mean over three points along each axis of the grid (the end point twice at an end), shape (point,)."""
-    size = len(values)
-    for i in range(size):
+    size = 1
+    for length in lengths:
+        size *= length
+    for i in range(len(values)):
         out[i] = values[i]
     stride = size
     for length in lengths:
@@ -94,6 +97,11 @@ def bounds_of(x: np.ndarray, base: int, shape: int, most: int) -> np.ndarray:
     high += [CROSS] * cross + [1.0] * (shape == PSEUDO_VOIGT)
     slopes = [math.inf] * base
     return np.array([[-math.inf] * base + low * most, slopes + high * most])
+
+
+def padded(x: np.ndarray) -> np.ndarray:
+    """Coordinates with points added that carry no weight, up to a multiple of 16, so that no loop has a remainder."""
+    return np.pad(x, ((0, 0), (0, -x.shape[1] % 16)), mode="edge")
 
 
 def log_prior(x: np.ndarray) -> float:
@@ -238,7 +246,7 @@ def fit_one(curves, masks, x, lengths, base, shape, noise, values, errors, about
     """Fit one peak to the curve of each pixel.
 
     curves: Counts, shape (pixel, point), in the order of the grid.  masks: Where they may be used, same shape.
-    x: Coordinates in steps from the middle, shape (motor, point).  lengths: Of each axis of the grid.
+    x: Coordinates in steps from the middle, shape (motor, point), `padded`.  lengths: Of each axis of the grid.
     base: Parameters of the background.  noise: Gain, variance of a count at a level, that level.
     values: Its first entries are filled with the parameters, shape (pixel, parameter).
     errors: Filled with their covariance, shape (pixel, parameter, parameter).
@@ -294,14 +302,17 @@ def add_peaks(  # type: ignore[no-untyped-def]
         fits[0, 0], fits[0, 1], fits[0, 2] = about[p, 2], 1.0 - about[p, 4], about[p, 6]
         _own_bounds(bounds, base, each, most, thetas[0, 0], spread)
         model(thetas[0], x, base, 1, shape, space[0], space[1], space[5])
+        weigh(space[4], valid, space[0], noise, counts, False)
         tried, chosen = 1, 0
         for k in range(1, most):
             size = base + each * (k + 1)
-            if used < size + 1:
+            if used < size + 1 or (_explained(fits[k - 1, 0], used - size + each, 1.0) and _is_noise(counts, lengths, space)):
                 break
             best, goal = math.inf, math.inf
             for attempt in range(3):  # the two ways to add a peak, and then the better one
                 which, limit = attempt % 2, TRIES
+                if attempt == 1 and _explained(best, used - size, 2.0):
+                    continue
                 if attempt == 0:
                     add_at_residual(thetas[k - 1], k, counts, valid, x, lengths, base, shape, starts[0], space)
                 elif attempt == 1:
@@ -338,16 +349,39 @@ def add_peaks(  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def _explained(chi2, freedom, sigmas):  # type: ignore[no-untyped-def]
+    """Whether a misfit is not above what noise leaves by so many of its standard deviations."""
+    return chi2 < freedom + sigmas * math.sqrt(2 * freedom)
+
+
+@_compiled
+def _is_noise(counts, lengths, space):  # type: ignore[no-untyped-def]
+    """Whether no three points along each motor of the last fit's residual stand out: a further peak is then not tried at all."""
+    expected, table, soft, weight, room = space[0], space[1], space[2], space[4], space[5]
+    for i in range(len(counts)):
+        table[0, i] = weight[i] * (counts[i] - expected[i])
+    smooth(table[0], lengths, soft, room[0])
+    smooth(weight, lengths, table[1], room[0])
+    boxed = 3.0 ** len(lengths)
+    for i in range(len(counts)):
+        if soft[i] * soft[i] * boxed > STANDS_OUT**2 * table[1, i]:
+            return False
+    return True
+
+
+@_compiled
 def _gather(curves, masks, p, counts, valid):  # type: ignore[no-untyped-def]
     """Counts of a pixel as numbers, those that may not be used replaced by the one before; how many may be used."""
-    used, last = 0.0, 0.0
-    for i in range(len(counts) - 1, -1, -1):
+    used, last, size = 0.0, 0.0, curves.shape[1]
+    for i in range(size - 1, -1, -1):
         last = float(curves[p, i]) if masks[p, i] else last
-    for i in range(len(counts)):
+    for i in range(size):
         valid[i] = 1.0 if masks[p, i] else 0.0
         used += valid[i]
         last = float(curves[p, i]) if masks[p, i] else last
         counts[i] = last
+    for i in range(size, len(counts)):
+        valid[i], counts[i] = 0.0, last
     return used
 
 

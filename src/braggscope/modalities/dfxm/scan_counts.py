@@ -22,7 +22,8 @@ from braggscope.core.scan import Scan
 
 KEPT_BYTES = 256 * 2**20  # a scan up to this size is read once
 TILE = 2**17  # counts worked on together: 1 MB of float64 stays in the second-level cache
-SAMPLE = 4096  # pixels whose curves tell the noise of the detector
+SAMPLE = 4096  # pixels, spread over the frame, whose curves tell the noise of the detector and where the strong beam is
+SAMPLE_COUNTS = 2**24  # but not more counts than this
 ROUNDING = 1 / 12  # variance of a whole count
 
 
@@ -193,7 +194,7 @@ class ScanCounts:
     def _open(self) -> np.ndarray:
         """One pass: which points and pixels take part; keeps the counts where they are few. Gives the curves of a sample."""
         points = math.prod(self.scan.shape)
-        chosen = np.unique(np.linspace(0, self.pixels - 1, min(SAMPLE, self.pixels)).astype(int))
+        chosen = np.unique(np.linspace(0, self.pixels - 1, min(SAMPLE, SAMPLE_COUNTS // points + 1, self.pixels)).astype(int))
         sample = np.full((points, len(chosen)), np.nan, np.float32)
         self.seen = np.zeros(points, bool)
         lost = np.zeros(self.pixels, np.int32)
@@ -264,24 +265,20 @@ def _in_grid_order(kept: list[tuple[np.ndarray, np.ndarray]], seen: np.ndarray) 
 
 def _noise(scan: Scan, sample: np.ndarray, *, pedestal: str, gain: str, readout: str) -> CountNoise:
     """Level, gain and variance as the options say, else from the scatter of the scan; gain 1 where it does not show."""
-    from .photon_transfer import detector_noise
+    from .photon_transfer import believed, detector_noise, gain_from
 
-    given = {
-        "pedestal": _number("pedestal", pedestal, ("auto", "none")),
-        "gain": _number("gain", gain, ("auto",), above=0.0),
-        "readout": _number("readout", readout, ("auto",), least=0.0),
-    }
+    given = _number("pedestal", pedestal, ("auto", "none"))
+    _number("gain", gain, ("auto",), above=0.0)
+    _number("readout", readout, ("auto",), least=0.0)
     fast = list(motor_positions(scan).values())[-1]
-    found = detector_noise(sample, scan.shape[-1], fast)
-    level = 0.0 if pedestal == "none" else found.level if given["pedestal"] is None else given["pedestal"]
-    measured = math.isfinite(found.gain)
-    factor = given["gain"] or (found.gain if measured else 1.0)
-    dark = found.variance if math.isfinite(found.variance) else 0.0
-    own = max(0.0, dark - factor * max(0.0, found.level - level))
-    variance = own if given["readout"] is None else given["readout"] ** 2
-    source = "given" if given["gain"] else "photon transfer" if measured else "assumed"
+    found = believed(detector_noise(sample, scan.shape[-1], fast), gain, readout, whole=True)
+    level = 0.0 if pedestal == "none" else found.level if given is None else given
+    variance = found.variance
+    if readout == "auto":  # what light of the dark level scatters is counted with the signal where the level is lower
+        variance -= found.gain * max(0.0, found.level - level)
+    source = gain_from(found, gain)
     gain_std = found.gain_std if source == "photon transfer" else math.nan
-    return CountNoise(factor, gain_std, max(variance, ROUNDING), float(level), source)
+    return CountNoise(found.gain, gain_std, max(variance, ROUNDING), float(level), source)
 
 
 def _number(name: str, value: str, words: tuple[str, ...], *, least: float = -math.inf, above: float = -math.inf) -> float | None:

@@ -27,6 +27,7 @@ from braggscope.core.maps import Quantity, empty_map
 from braggscope.core.scan import Scan
 
 METHODS = ("nica_nmf", "nmf", "nica", "pca")
+CRITERIA = ("auto", "noise", "share", "minka")
 FLAGS = {1: "no_data", 2: "no_signal", 4: "some_counts_masked", 8: "not_described_by_the_components"}
 SIGNIFICANT = 5.0  # standard deviations
 
@@ -37,8 +38,13 @@ def components(
     method: Annotated[str, Says("how the sources are told apart", choices=METHODS)] = "nica_nmf",
     count: Annotated[int, Says("number of components; 0: by the criterion, at most `most`")] = 0,
     criterion: Annotated[
-        str, Says("how many: above the known noise, a share of what is, or Minka's evidence", choices=("noise", "share", "minka"))
-    ] = "noise",
+        str,
+        Says(
+            "how many: those above the known noise, a share of what is above it, or Minka's evidence; auto: noise, and share "
+            "where that is more than `most`",
+            choices=CRITERIA,
+        ),
+    ] = "auto",
     share: Annotated[float, Says("part of what is above the noise to be explained, for criterion share", unit="1")] = 0.95,
     most: Annotated[int, Says("most components that a criterion may choose")] = 6,
     pedestal: Annotated[str, Says("level without light: auto (darkest common level), none, or a value", unit="count")] = "auto",
@@ -73,7 +79,8 @@ def components(
     if counts.noise.gain_from == "assumed":
         counts.noise = noise_of_weakest(gram, sums, counts.good, counts.noise)
     found = scree(gram, sums, counts.good, counts.noise, centred=method == "pca")
-    by_criterion = chosen_count(criterion, found, counts, mean_variance(sums, counts.good, counts.noise), share)
+    variance = mean_variance(sums, counts.good, counts.noise)
+    by_criterion, by = chosen_count(criterion, found, counts, variance, share, most)
     number = _number(scan, count, by_criterion, most, len(found.eigenvalue), found.edge, float(found.eigenvalue[0]))
     if method == "pca":
         result = principal(counts, gram, number)
@@ -84,9 +91,10 @@ def components(
     fill_masked(counts, result, squares, deviance, used)
     dataset = _dataset(scan, counts, result, found, method)
     _add_misfit(dataset, counts, result, squares, deviance, used)
-    chosen = "given" if count else criterion if by_criterion <= most else f"{criterion}, limited by most"
+    chosen = "given" if count else by if by_criterion <= most else f"{by}, limited by most"
     dataset.attrs.update(
-        method=method, count=number, count_by=chosen, count_by_criterion=by_criterion, noise_edge=found.edge,
+        separation=method, count=number, count_by=chosen, count_above_noise=found.count, noise_edge=found.edge,
+        explained_above_noise=float(found.share[number - 1]),
         gain=counts.noise.gain, gain_from=counts.noise.gain_from, readout=float(np.sqrt(counts.noise.variance)),
         level=counts.noise.level, frames_used=counts.points, iterations=result.iterations,
         converged="yes" if result.converged else "no", **_wholes(counts, result, gram, squares, deviance, used),
@@ -96,7 +104,7 @@ def components(
 
 def _check(method: str, criterion: str, count: int, most: int, share: float, iterations: int, tolerance: float) -> None:
     """Raise InputError for an option out of its range."""
-    for name, word, words in (("method", method, METHODS), ("criterion", criterion, ("noise", "share", "minka"))):
+    for name, word, words in (("method", method, METHODS), ("criterion", criterion, CRITERIA)):
         if word not in words:
             raise InputError(f"option {name} must be one of {', '.join(words)}, got '{word}'")
     for name, value, low in (("count", count, 0), ("most", most, 1), ("iterations", iterations, 1)):
@@ -127,7 +135,7 @@ def _dataset(scan: Scan, counts: Any, result: Any, found: Any, method: str) -> x
     """Maps, curves, moments of the curves and scree as a map dataset."""
     number, (rows, columns) = result.curves.shape[1], counts.frame_shape
     noise = counts.noise
-    coords: dict[str, Any] = {n: c for n, c in scan.grid.coords.items()}
+    coords: dict[str, Any] = {str(n): c for n, c in scan.grid.coords.items()}
     coords |= {"component": np.arange(1, number + 1), "candidate": np.arange(1, len(found.eigenvalue) + 1)}
     dataset = empty_map((), ("row", "column"), (rows, columns), coords, FLAGS)
     flag = dataset["flag"]

@@ -1,8 +1,8 @@
 """Strong beam and weak beams of a scan by Gram-Schmidt: a scan of N frames becomes three images.
 
 After Huang, Coffee & Dresselhaus-Marais 2023 (Integr. Mater. Manuf. Innov. 12, 83): the logarithm of the counts above the offset;
-the mean rocking curves of three regions, where the crystal is in its strong beam and where it shines on either flank (dislocations);
-orthogonalised in that order; and the curve of every pixel projected on them. There the regions were drawn by hand; here they
+the mean rocking curves of three regions, where the crystal is in its strong beam and where it shines on either flank
+(dislocations); orthogonalised in that order; and the curve of every pixel projected on them. There the regions were drawn by hand; here they
 are the clusters of the pixels by where the weight of their curves lies.
 """
 
@@ -42,8 +42,8 @@ def gram_schmidt(
     """Reduce a scan to its strong-beam and two weak-beam images, and find the dislocation walls in them.
 
     Returns: `strong`, `weak_minus`, `weak_plus`: arsinh counts along each orthonormal profile; `weak`: their angle, 0 for strong
-    beam alone to 90 deg for weak beams alone; `wall`: 1 where it is above the threshold; `region`: 1 strong, 2 minus, 3 plus, 0 none;
-    `profile` and `direction` (beam, scan axes): mean arsinh counts of the regions, and the orthonormal ones.
+    beam alone to 90 deg for weak beams alone; `wall`: 1 where it is above the threshold; `region`: 1 strong, 2 minus, 3 plus,
+    0 none; `profile` and `direction` (beam, scan axes): mean arsinh counts of the regions, and the orthonormal ones.
 
     Raises InputError where regions lie outside the frame, only some of them are given, or the scan has no weak beam on some side.
     """
@@ -89,7 +89,7 @@ def _threshold(word: str) -> float | None:
         value = math.nan if word == "otsu" else float(word)
     except ValueError:
         value = math.inf
-    if math.isnan(value) and word == "otsu" or 0 < value < 90:
+    if word == "otsu" or 0 < value < 90:
         return value
     raise InputError(f"option threshold must be half, otsu or an angle between 0 and 90 deg, got '{word}'")
 
@@ -116,9 +116,9 @@ def _lit(total: np.ndarray, counts: Any) -> np.ndarray:
 
 def _regions(
     scan: Scan, counts: Any, along: np.ndarray, boxes: tuple[str, str, str]
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+) -> tuple[np.ndarray, np.ndarray, dict[str, float | str]]:
     """Total of each pixel, its region (0 strong, 1 minus, 2 plus, -1 none), and where the strong beam lies if it was sought."""
-    from ..beams import BEAMS, FLANK, clusters, given_regions, strong_beam
+    from ..beams import BEAMS, clusters, flanks, given_regions, strong_beam
 
     if "auto" in boxes and set(boxes) != {"auto"}:
         raise InputError("regions strong, minus and plus must all be given or none of them, for they belong together")
@@ -133,19 +133,20 @@ def _regions(
     if not lit.any() or not bright.shape[1]:
         raise InputError(f"scan '{scan.name}' has no pixel whose light stands out of the noise: no strong beam to be found")
     centre, width = strong_beam(bright, along)
-    sides = [along < centre - FLANK * width, along > centre + FLANK * width]
+    reach, sides = flanks(centre, width, along)
+    words = "half maximum" if reach < 1.5 * width else "2 widths"
     for name, side in zip(("below", "above"), sides, strict=True):
         if not side.any():
             raise InputError(
-                f"scan '{scan.name}' has no point {name} its strong beam at {centre:.6g} +- {FLANK * width:.3g}: no weak beam there; "
-                f"give the regions, or another motor"
+                f"scan '{scan.name}' has no point {name} the half maximum of its strong beam, {centre:.6g} +- {reach:.3g}: no weak "
+                f"beam there; give the options strong, minus and plus as ROW:ROW,COLUMN:COLUMN, or another motor"
             )
     light = counts.project(np.array(sides, float)) / np.maximum(total, 1e-300)
     region = clusters(light, lit)
     for number, name in enumerate(BEAMS):
         if not (region == number).any():
             raise InputError(f"no pixel of scan '{scan.name}' has its weight in the {name} beam; give the regions by hand")
-    return total, region, {"strong_centre": centre, "strong_width": width}
+    return total, region, {"strong_centre": centre, "strong_width": width, "strong_half_range": reach, "strong_range_from": words}
 
 
 def _fill_masked(counts: Any, directions: np.ndarray, scale: float, images: np.ndarray, variances: np.ndarray) -> None:
@@ -171,7 +172,7 @@ def _dataset(
 ) -> xr.Dataset:  # fmt: skip
     """Images, angle, walls, regions and flags as a map."""
     shape, dims = counts.frame_shape, ("row", "column")
-    coords = {n: c for n, c in scan.grid.coords.items()} | {"beam": ["strong", "minus", "plus"]}
+    coords = {str(n): c for n, c in scan.grid.coords.items()} | {"beam": ["strong", "minus", "plus"]}
     data = empty_map((), dims, shape, coords, FLAGS)
     lost = ~np.isfinite(images).all(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -192,7 +193,7 @@ def _dataset(
     for name, values, unit, long_name in entries:
         data[name] = (dims, values.reshape(shape), {"units": unit, "long_name": long_name})
     data["flag"].values[...] = (1 * lost + 2 * (~lit & ~lost) + 4 * counts.masked).reshape(shape)
-    return data[[*(name for name, *_ in entries), "flag"]]
+    return data[[*(name for name, *_ in entries), "flag"]].assign_coords(data.coords)
 
 
 def _add_profiles(dataset: xr.Dataset, scan: Scan, seen: np.ndarray, logs: np.ndarray, directions: np.ndarray) -> None:

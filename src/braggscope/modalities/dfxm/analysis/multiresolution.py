@@ -1,7 +1,7 @@
 """Illumination, mesoscale and edges of the images of a scan, by wavelets.
 
-After Abulshohoud et al. 2022: what varies slowly over the image (the beam, thickness) is in the approximation, subgrains and walls
-are in coarse details, dislocations and edges in the finest ones. How the parts are made is in ../wavelets.py.
+After Abulshohoud et al. 2022: what varies slowly over the image (the beam, thickness) is in the approximation, subgrains and
+walls are in coarse details, dislocations and edges in the finest ones. How the parts are made is in ../wavelets.py.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ def multiresolution(
         Says("stationary (every position alike) or decimated (a grid of 2^level pixels)", choices=("stationary", "decimated")),
     ] = "stationary",
     pedestal: Annotated[str, Says("level without light: auto (darkest common level), none, or a value", unit="count")] = "auto",
+    gain: Annotated[
+        str, Says("detector units per photon: auto (from the scatter of the scan) or a value", unit="count")
+    ] = "auto",
+    readout: Annotated[str, Says("standard deviation of a count without light: auto or a value", unit="count")] = "auto",
 ) -> xr.Dataset:
     """Separate illumination, mesoscale and edges of the total, of one frame or of every frame of a scan.
 
@@ -51,7 +55,7 @@ def multiresolution(
     if image not in IMAGES:
         raise InputError(f"option image must be one of {', '.join(IMAGES)}, got '{image}'")
     wavelets = Wavelets.fitting(wavelet, levels, transform, scan.frame_shape)
-    counts = ScanCounts(scan, pedestal=pedestal)
+    counts = ScanCounts(scan, pedestal=pedestal, gain=gain, readout=readout)
     noise = counts.noise
     if image == "frames":
         dataset = scales_of_frames(_frames(scan, noise.level), scan.grid, wavelets, fine)

@@ -12,8 +12,9 @@ a change of all widths or a common shear, a common asymmetry, what is left of th
 
 A drift is the same all over the image, what is no Gaussian in a peak is not: it is believed where the left and the right of the
 image, and the top and the bottom, each alone, agree about it. What is applied is d t^2 / (t^2 + std^2), with t^2 the covariance
-of these halves and the std from their difference. Peaks must be seen on enough points: in a scan with steps wider than its
-peaks no drift can be seen, and the record says that.
+of these halves and the std from their difference. Only lines that both halves know count for that (in a bent crystal each half
+lights up in lines of its own). Peaks must be seen on enough points: in a scan with steps wider than its peaks no drift can be
+seen, and the record says that.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ POINTS = 3  # more points than numbers in a pixel's form that must be seen
 ENOUGH = 100  # such pixels
 PARTS = 5  # of the image along rows and columns, whose scatter gives the errors
 MISFIT = 0.05  # of a count: real peaks are not exactly Gaussian
+KNOWN = math.sqrt(0.5)  # of BELIEF: standard deviation of a line's offset below which the counts say more than was expected
 BELIEF = 0.5  # steps: standard deviation of a line's offset expected beforehand; holds lines that hardly any peak cuts
 FLICKER = 0.02  # standard deviation of the brightness of a line expected beforehand, relative
 FLATTEST = -1 / 20**2  # second derivative of the logarithm: peaks of at most 20 steps (standard deviation)
@@ -60,31 +62,47 @@ def motor_drift(
     positions, lines = motor_positions(scan), scan.shape[0]
     changed = {}
     for m, name in enumerate(axis.name for axis in scan.axes):
-        applied, proven = believed(found.offsets[m], found.std[m], found.halves[:, :, m], proof)
+        applied, proven = believed(found.offsets[m], found.std[m], found.halves[:, :, m], found.common[:, m], proof)
         record |= {f"{name}_proof": proven, f"{name}_rms": float(np.sqrt(np.mean(applied**2)))}
         record[f"{name}_std"] = float(np.median(found.std[m])) if found.pixels >= ENOUGH else None
         if np.any(applied):
             changed[name] = positions[name] + np.repeat(applied, len(positions[name]) // lines)
     if found.pixels < ENOUGH:
         record["why_nothing"] = f"only {found.pixels} pixels have peaks on enough points (of {ENOUGH} needed)"
+    elif not changed:
+        record["why_nothing"] = f"halves of the image do not agree about a drift by more than {proof:g} standard deviations"
     return corrected(scan, record, positions=changed or None)
 
 
-def believed(offsets: np.ndarray, std: np.ndarray, halves: np.ndarray, proof: float) -> tuple[np.ndarray, float]:
+def believed(
+    offsets: np.ndarray, std: np.ndarray, halves: np.ndarray, common: np.ndarray, proof: float
+) -> tuple[np.ndarray, float]:
     """The offsets to apply, and by how many standard deviations two halves of the image agree about them (Fisher 1921).
 
     halves: Offsets found from the left and the right, and from the top and the bottom of the image alone, shape (2, 2, line).
+    common: Lines that both halves know, shape (2, line).
     """
-    free = len(offsets) - 4  # as many as polynomials of third degree take
-    if free < 4 or not np.isfinite(std).all():
+    if not np.isfinite(std).all():
         return np.zeros_like(offsets), 0.0
-    together = float((halves[:, 0] * halves[:, 1]).mean())
-    power = np.sqrt((halves[:, 0] ** 2).mean(axis=-1) * (halves[:, 1] ** 2).mean(axis=-1)) + 1e-300
-    agreement = float(((halves[:, 0] * halves[:, 1]).mean(axis=-1) / power).min())
-    proven = math.atanh(min(max(agreement, -0.999999), 0.999999)) * math.sqrt(max(free - 3, 1))
-    if proven <= proof:
-        return np.zeros_like(offsets), proven
-    return offsets * together / (together + std**2), proven
+    shared, proven = [], []
+    for pair, both in zip(halves, common, strict=True):
+        free = int(both.sum()) - 4  # as many as polynomials of third degree take
+        if free < 4:
+            return np.zeros_like(offsets), 0.0
+        one, other = (_without_polynomial(half, both) for half in pair)
+        product, power = float(one @ other), math.sqrt(float((one @ one) * (other @ other))) + 1e-300
+        shared.append(product / free)
+        proven.append(math.atanh(min(max(product / power, -0.999999), 0.999999)) * math.sqrt(max(free - 3, 1)))
+    if min(proven) <= proof:
+        return np.zeros_like(offsets), min(proven)
+    together = float(np.mean(shared))
+    return offsets * together / (together + std**2), min(proven)
+
+
+def _without_polynomial(offsets: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """The offsets of some lines less the polynomial of third degree that fits them best."""
+    basis, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, len(offsets))[lines], 4))
+    return offsets[lines] - basis @ (basis.T @ offsets[lines])
 
 
 @dataclass(frozen=True)
@@ -94,12 +112,14 @@ class Offsets:
     offsets: True minus recorded position of each motor in each line, in the motor's unit, shape (motor, line).
     std: Their standard deviations; NaN where nothing is known.
     halves: The same from the left and the right, the top and the bottom of the image alone, shape (2, 2, motor, line).
+    common: Lines that the left and the right, the top and the bottom both know, shape (2, motor, line).
     pixels: Pixels that took part.
     """
 
     offsets: np.ndarray
     std: np.ndarray
     halves: np.ndarray
+    common: np.ndarray
     pixels: int
 
 
@@ -119,17 +139,20 @@ def line_offsets(scan: Scan) -> Offsets:
     for _ in range(ROUNDS):
         equations = _equations(peaks, coordinates, offsets, gain, variance)
         if equations.pixels < ENOUGH:
-            return Offsets(
-                np.zeros_like(offsets), np.full_like(offsets, np.nan), np.zeros((2, 2, *offsets.shape)), equations.pixels
-            )
+            nothing, unknown = np.zeros((2, 2, *offsets.shape)), np.full_like(offsets, np.nan)
+            return Offsets(np.zeros_like(offsets), unknown, nothing, nothing[0] > 0, equations.pixels)
         offsets = offsets + np.clip(equations.step(slice(None)), -0.5, 0.5)
     equations = _equations(peaks, coordinates, offsets, gain, variance)
-    halves = np.array([[offsets + equations.step(side) for side in sides] for sides in _sides()]) * steps[:, None]
-    std = equations.std() * np.abs(steps)[:, None]
-    worse = np.sqrt(np.mean(((halves[:, 0] - halves[:, 1]) / (2 * std)) ** 2, axis=(0, 2)))[
-        :, None
-    ]  # real peaks are no Gaussians
-    return Offsets(offsets * steps[:, None], std * np.maximum(worse, 1), halves, equations.pixels)
+    halves = np.array([[offsets + equations.step(side) for side in sides] for sides in _sides()])
+    known = np.array([[equations.std(side) < KNOWN * BELIEF for side in sides] for sides in _sides()])
+    std, common = equations.std(slice(None)), known.all(axis=1)
+    worse = np.ones((len(shape), 1))  # than the noise of the counts says: real peaks are no Gaussians
+    for k, m in np.ndindex(common.shape[:2]):
+        if common[k, m].sum() >= 8:
+            apart = _without_polynomial(halves[k, 0, m] - halves[k, 1, m], common[k, m]) / (2 * std[m, common[k, m]])
+            worse[m] = max(worse[m, 0], math.sqrt(float(apart @ apart) / (len(apart) - 4)))
+    size = np.abs(steps)[:, None]
+    return Offsets(offsets * steps[:, None], std * worse * size, halves * steps[:, None], common, equations.pixels)
 
 
 @dataclass(frozen=True)
@@ -207,11 +230,11 @@ class _Equations:
         found -= fixed @ (fixed.T @ found)
         return found[:-lines].reshape(motors, lines)
 
-    def std(self) -> np.ndarray:
-        """Standard deviations of the offsets by the noise of the counts alone, shape (motor, line)."""
+    def std(self, parts: slice | np.ndarray) -> np.ndarray:
+        """Standard deviations of the offsets by the noise of the counts of these parts alone, shape (motor, line)."""
         motors, lines = self.offsets.shape
         before = np.repeat([BELIEF**-2, FLICKER**-2], [motors * lines, lines])
-        normal = self.normals.sum(axis=0) + np.diag(before)
+        normal = self.normals[parts].sum(axis=0) + np.diag(before)
         fixed = _unknowable(motors + 1, lines)
         inverse = np.linalg.inv(normal + np.trace(normal) * fixed @ fixed.T)
         return np.sqrt(np.diag(inverse))[:-lines].reshape(motors, lines)

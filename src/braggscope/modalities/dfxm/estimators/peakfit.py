@@ -151,6 +151,7 @@ class PeakFit(PerPixel):
         out = {q.name: np.full(len(block), np.nan) for q in self._all()}
         out |= {"flag": np.zeros(len(block), np.int32), "freedom": np.zeros(len(block))}
 
+        x = search.padded(x)
         lengths, shape, prior = np.array(self.lengths), SHAPES[self.shape], search.log_prior(x)
 
         def work(start: int, stop: int) -> None:
@@ -177,7 +178,7 @@ class PeakFit(PerPixel):
         peaks = describe(values, errors, layout, scale, middle)
         with np.errstate(invalid="ignore"):
             spread = np.sqrt(np.diagonal(errors, axis1=1, axis2=2))
-        flag = np.where(about[:, 4] == search.EMPTY, NO_DATA, 0) | np.where(about[:, 5] < x.shape[1], MASKED, 0)
+        flag = np.where(about[:, 4] == search.EMPTY, NO_DATA, 0) | np.where(about[:, 5] < math.prod(self.lengths), MASKED, 0)
         flag |= np.where(about[:, 4] == search.UNCONVERGED, UNCONVERGED, 0)
         for k, one in enumerate(peaks):
             flag |= np.where(flag & NO_DATA, 0, _doubts(one, x, scale, middle))

@@ -17,7 +17,7 @@ def separated(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     if "mixing" not in dataset or "curve" not in dataset:
         return None
     number = dataset.sizes["component"]
-    signed = dataset.attrs.get("method") == "pca"
+    signed = dataset.attrs.get("separation") == "pca"
     figure = Figure(figsize=(9.5, 2.5 * number + 0.4), layout="constrained")
     axes = figure.subplots(number, 2, squeeze=False, width_ratios=(1.5, 1))
     for n, (left, right) in enumerate(axes):
@@ -28,7 +28,7 @@ def separated(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
             left.set_xlabel("")
     kind = "variance" if signed else "counts"
     figure.suptitle(
-        f"{dataset.attrs.get('method', 'components')}: maps and rocking curves, by their part of the {kind}", fontsize=10
+        f"{dataset.attrs.get('separation', 'components')}: maps and rocking curves, by their part of the {kind}", fontsize=10
     )
     return figure
 

@@ -13,7 +13,7 @@ from braggscope.plot.panels import flag_panel, image_panel
 
 
 def beams(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
-    """Strong-beam and weak-beam images, the angle between them, the walls found, and the rocking profiles of the three regions."""
+    """Strong-beam and weak-beam images, the angle between them, the walls found, and the profiles of the three regions."""
     if "weak_minus" not in dataset or "direction" not in dataset:
         return None
     figure = Figure(figsize=(13, 8.5), layout="constrained")

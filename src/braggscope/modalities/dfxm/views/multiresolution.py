@@ -52,7 +52,7 @@ def scales_of_frames(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
         image_panel(above, dataset[f"{name}_rms"])
         curve = dataset[f"{name}_of_frame"]
         if curve.ndim > 2:
-            curve = curve.mean(curve.dims[0]).assign_attrs(curve.attrs)
+            curve = curve.mean(str(curve.dims[0])).assign_attrs(curve.attrs)
         image_panel(below, curve)
         if curve.ndim == 1:
             below.set_ylabel("root mean square (count)")
