@@ -4,8 +4,8 @@ The parts are projections on the wavelets of one scale (Percival & Mofjeld 1997,
 and details D_1 ... D_L, each horizontal, vertical and diagonal, with image = A_L + D_L + ... + D_1. Detail j holds structures of
 2^(j-1) to 2^j pixels. "stationary" wavelets see every position alike; "decimated" ones lie on a grid of 2^j pixels.
 
-Stationary parts are convolutions, made by Fourier transforms. With the filters H (low) and G (high) of the wavelet, each times the
-one that undoes it, l(f) = H'(f) H(f) / 2 and 1 - l(f) = G'(f) G(f) / 2 along one axis, and
+Stationary parts are convolutions, made by Fourier transforms. With the filters H (low) and G (high) of the wavelet, each times
+the one that undoes it, l(f) = H'(f) H(f) / 2 and 1 - l(f) = G'(f) G(f) / 2 along one axis, and
 
     P_j(f) = l(f) l(2 f) ... l(2^(j-1) f),     B_j = P_(j-1) - P_j,
     A_j: P_j P_j,     D_j: B_j P_j (horizontal), P_j B_j (vertical), B_j B_j (diagonal)    along rows and columns.
@@ -69,7 +69,7 @@ class Wavelets:
         return cls(name, levels or min(deepest, DEEPEST), transform, frame_shape)
 
     def three(self, image: np.ndarray, fine: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Approximation, coarser details and the `fine` finest ones of a finite image, shape (row, column) each; their sum is it."""
+        """Approximation, coarser details and the `fine` finest ones of a finite image, whose sum they are; shape (row, column)."""
         if self.transform != "stationary":
             approximation, details = self.parts(image)
             return approximation, details[fine:].sum(axis=(0, 1)), details[:fine].sum(axis=(0, 1))

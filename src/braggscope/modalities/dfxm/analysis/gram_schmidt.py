@@ -2,8 +2,8 @@
 
 After Huang, Coffee & Dresselhaus-Marais 2023 (Integr. Mater. Manuf. Innov. 12, 83): the logarithm of the counts above the offset;
 the mean rocking curves of three regions, where the crystal is in its strong beam and where it shines on either flank
-(dislocations); orthogonalised in that order; and the curve of every pixel projected on them. There the regions were drawn by hand; here they
-are the clusters of the pixels by where the weight of their curves lies.
+(dislocations); orthogonalised in that order; and the curve of every pixel projected on them. There the regions were drawn by
+hand; here they are the clusters of the pixels by where the weight of their curves lies.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def _regions(
     for name, side in zip(("below", "above"), sides, strict=True):
         if not side.any():
             raise InputError(
-                f"scan '{scan.name}' has no point {name} the half maximum of its strong beam, {centre:.6g} +- {reach:.3g}: no weak "
-                f"beam there; give the options strong, minus and plus as ROW:ROW,COLUMN:COLUMN, or another motor"
+                f"scan '{scan.name}' has no point {name} the half maximum of its strong beam, {centre:.6g} +- {reach:.3g}: no "
+                f"weak beam there; give the options strong, minus and plus as ROW:ROW,COLUMN:COLUMN, or another motor"
             )
     light = counts.project(np.array(sides, float)) / np.maximum(total, 1e-300)
     region = clusters(light, lit)
