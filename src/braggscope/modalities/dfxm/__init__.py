@@ -16,6 +16,8 @@ MODALITY = Modality(
         "dislocation_walls": f"{_HERE}.phantom_walls:dislocation_walls",
         "twins": f"{_HERE}.phantom_twins:twins",
         "crystal": f"{_HERE}.phantom_twins:crystal",
+        "edge_dislocation": f"{_HERE}.phantom_oblique:edge_dislocation",
+        "finite_strain": f"{_HERE}.phantom_oblique:finite_strain",
     },
     default_method="moments",
     views={
@@ -25,6 +27,10 @@ MODALITY = Modality(
         "beams": f"{_HERE}.views.gram_schmidt:beams",
         "scales": f"{_HERE}.views.multiresolution:scales",
         "scales_of_frames": f"{_HERE}.views.multiresolution:scales_of_frames",
+        **{
+            name: f"{_HERE}.views.deformation:{name}"
+            for name in ("deformation_gradient", "strain_and_rotation", "dislocation_density", "sensitivity")
+        },
     },
     example_geometry=f"{_HERE}.geometry:id03",
     example_forward=f"{_HERE}.forward:example",
