@@ -123,7 +123,8 @@ def test_errors_are_calibrated_over_repeated_noise(toml):
 
 def test_a_dislocation_is_found_with_its_burgers_vector(toml, dislocation):
     maps = [observed(s, seed=k) for k, s in enumerate(dislocation)]
-    found = deformation(maps, reflections=toml, register="none", circuit_um=(-1.1, 1.1, -1.2, 1.1), circuit_width_um=0.2)
+    # the largest rectangles in the field that all four cameras share, which is a square turned by 18 deg
+    found = deformation(maps, reflections=toml, register="none", circuit_um=(-1.1, 1.1, -1.1, 1.05), circuit_width_um=0.2)
     b = 1e3 * phantom.BURGERS_UM * np.array([1, -1, 0]) / np.sqrt(2)
     for c, truth in zip("xyz", b, strict=True):
         assert abs(found.attrs[f"burgers_{c}_nm"] - truth) < 4 * found.attrs[f"burgers_{c}_nm_std"] + 2e-4
@@ -136,14 +137,15 @@ def test_a_dislocation_is_found_with_its_burgers_vector(toml, dislocation):
         assert abs(exact.attrs[f"burgers_{c}_nm"] - truth) < 0.005 * 0.286
         assert abs(1e3 * step**2 * inside[f"dislocation_density_{c}"].sum().item() - truth) < 0.01 * 0.286
     # and the circuit around nothing
-    away = deformation([observed(s) for s in dislocation], reflections=toml, register="none", circuit_um=(0.3, 1.2, 0.3, 1.2))
+    away = deformation([observed(s) for s in dislocation], reflections=toml, register="none", circuit_um=(0.3, 1.05, 0.3, 1.05))
     assert abs(away.attrs["burgers_x_nm"]) < 0.01 * 0.286
 
 
 def test_shifted_images_are_registered_to_a_hundredth_of_a_pixel(toml):
-    options = {"shape": (7, 11, 11), "frame_shape": (60, 110), "strain": 1e-5}
+    # steps of at most 1.6 of the peak's width at fixed other motors: coarser ones would alias the strain into the total
+    options = {"shape": (7, 21, 21), "frame_shape": (44, 80), "strain": 1e-5}
     texture = [phantom.finite_strain(None, reflection=k, **options) for k in (1, 2, 3, 4)]
-    height = [sum(s.expected(i).double().sum(0) for i in np.array_split(np.arange(847), 20)).numpy() for s in texture]
+    height = [sum(s.expected(i).double().sum(0) for i in np.array_split(np.arange(3087), 60)).numpy() for s in texture]
     maps = [observed(s, total=np.asarray(h, float)) for s, h in zip(texture, height, strict=True)]
     still = deformation(maps, reflections=toml)
     pixel = 0.75 / 15.1
@@ -155,7 +157,7 @@ def test_shifted_images_are_registered_to_a_hundredth_of_a_pixel(toml):
     from braggscope.modalities.dfxm.sample_plane import plane_axes, view
 
     chosen = published()
-    seen = view(chosen.reflections[2], chosen.instrument, plane_axes(np.array([0.0, 0, 1])), (60, 110))
+    seen = view(chosen.reflections[2], chosen.instrument, plane_axes(np.array([0.0, 0, 1])), (44, 80))
     assert np.allclose(step, -np.linalg.solve(seen.project, [2.0, 1.5]), atol=0.03 * pixel)
     a, b = (d.sel(x=0.3, y=-0.2, method="nearest") for d in (still, moved))
     assert abs(float(a["F_xz"] - b["F_xz"])) < 3e-6
@@ -174,9 +176,9 @@ def test_maps_that_do_not_register_are_refused_in_one_sentence(toml, dislocation
 
 def test_missing_pixels_leave_what_the_rest_can_tell(toml):
     maps = uniform(LARGE)
-    for k, keep in ((0, 20), (1, 12)):
+    for k, keep in ((0, 40), (1, 30)):
         maps[k]["chi"].values[:, keep:] = np.nan
-    maps[2]["flag"].values[:8] = 1
+    maps[2]["flag"].values[:20] = 1
     found = deformation(maps, reflections=toml, register="none", interpolation="linear")
     counts = flag_counts(found)
     assert (
@@ -187,7 +189,7 @@ def test_missing_pixels_leave_what_the_rest_can_tell(toml):
     assert np.isnan(f[(flag & 1) != 0]).all()
     three = ((flag & 4) != 0) & ((flag & 1) == 0)
     assert three.any() and np.abs(f[three] - LARGE.numpy()).max() < 1e-7
-    assert np.abs(f[(flag == 16)] - LARGE.numpy()).max() < 1e-7
+    assert np.any(flag == 16) and np.abs(f[flag == 16] - LARGE.numpy()).max() < 1e-7
 
 
 def test_reflections_that_contradict_each_other_are_flagged(toml):
