@@ -22,6 +22,9 @@ MODALITY = Modality(
     default_method="moments",
     views={
         **{name: f"{_HERE}.views.rocking:{name}" for name in ("overview", "mosaicity", "rocking_curves")},
+        **{name: f"{_HERE}.views.orientation:{name}" for name in ("orientation", "misorientation", "layers")},
+        "domains": f"{_HERE}.views.domains:domains",
+        "strain": f"{_HERE}.views.strain:strain",
         "components": f"{_HERE}.views.components:separated",
         "component_count": f"{_HERE}.views.components:scree",
         "beams": f"{_HERE}.views.gram_schmidt:beams",
