@@ -69,7 +69,7 @@ class Wavelets:
         return cls(name, levels or min(deepest, DEEPEST), transform, frame_shape)
 
     def three(self, image: np.ndarray, fine: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Approximation, coarser details and the `fine` finest ones of a finite image, whose sum they are; shape (row, column)."""
+        """Approximation, coarser details and the `fine` finest ones of a finite image; they add up to it."""
         if self.transform != "stationary":
             approximation, details = self.parts(image)
             return approximation, details[fine:].sum(axis=(0, 1)), details[:fine].sum(axis=(0, 1))

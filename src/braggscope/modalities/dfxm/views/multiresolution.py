@@ -18,15 +18,14 @@ def scales(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     if not {"image", *PARTS, "detail_diagonal"} <= set(dataset.data_vars):
         return None
     levels = dataset.sizes["level"]
-    columns = max(4, levels)
+    columns = max(5, levels)
     figure = Figure(figsize=(3.4 * columns, 6.0), layout="constrained")
     axes = figure.subplots(2, columns, squeeze=False)
     for ax, name in zip(axes[0], ("image", *PARTS), strict=False):
         image_panel(ax, dataset[name], signed=name in ("mesoscale", "edges"))
     for ax in axes[0, 5:]:
         ax.axis("off")
-    if columns > 4:
-        flag_panel(axes[0, 4], dataset)
+    flag_panel(axes[0, 4], dataset)
     details = dataset["detail_horizontal"] + dataset["detail_vertical"] + dataset["detail_diagonal"]
     for n, ax in enumerate(axes[1]):
         if n >= levels:
