@@ -234,7 +234,7 @@ def climb(theta, counts, valid, x, base, peaks, shape, bounds, noise, steps, goa
     for taken in range(steps + 1):
         model(trial, x, base, peaks, shape, trial_mean, trial_jacobian, room)
         new = misfit(counts, trial_mean, weight) if taken else 0.0
-        if taken == 0 or new <= old * (1 + 1e-12) or gain < 1e-9:
+        if taken == 0 or new <= old * (1 + 1e-12) or 0 <= gain < 1e-9:  # a step cut at a bound may lead upwards
             for a in range(size):
                 theta[a] = trial[a]
             mean, trial_mean = trial_mean, mean
@@ -242,7 +242,7 @@ def climb(theta, counts, valid, x, base, peaks, shape, bounds, noise, steps, goa
             if taken > 2 and old - new < CREEP * (new - goal):
                 accepted = -1
                 break
-            converged = gain < DONE and damping <= 1e-2 and accepted > 1
+            converged = 0 <= gain < DONE and damping <= 1e-2 and accepted > 1
             if taken:
                 damping = max(damping * 0.1, 1e-9)
             accepted += 1

@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from .peak_kernels import PSEUDO_VOIGT, _compiled, _inlined, cholesky, climb, model, per_peak, per_peak_compiled, weigh, workspace
+from .peak_kernels import PSEUDO_VOIGT, _compiled, cholesky, climb, model, per_peak, per_peak_compiled, weigh, workspace
 
 STEPS, TRIES, LLOYD = 60, 4, 8
 NARROWEST, CROSS = 0.2, 6.0  # least s in steps; largest |c|
@@ -363,7 +363,7 @@ def _is_noise(counts, lengths, space):  # type: ignore[no-untyped-def]
     smooth(table[0], lengths, soft, room[0])
     smooth(weight, lengths, table[1], room[0])
     boxed = 3.0 ** len(lengths)
-    for i in range(len(counts)):
+    for i in range(len(counts)):  # noqa: SIM110 - compiled
         if soft[i] * soft[i] * boxed > STANDS_OUT**2 * table[1, i]:
             return False
     return True
