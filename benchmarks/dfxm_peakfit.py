@@ -252,12 +252,13 @@ def domains(data: Path) -> None:
     straight = np.linalg.norm(ours - theirs, axis=-1)[both]
     crossed = np.linalg.norm(ours - theirs[..., ::-1, :], axis=-1)[both]
     distance = np.where((straight.sum(1) <= crossed.sum(1))[:, None], straight, crossed)
-    row(
-        "  both confident: both peaks within two steps",
-        "agrees",
-        f"{(distance < 2).all(axis=1).mean():.1%} of {both.sum()} pixels",
-    )
-    row("  median distance of either peak (steps)", "", ", ".join(f"{d:.2f}" for d in np.median(distance, axis=0)))
+    apart = np.linalg.norm(theirs[..., 0, :] - theirs[..., 1, :], axis=-1)[both]
+    same = (distance < 0.5 * apart[:, None]).all(axis=1)
+    row("  both confident: each peak at its own label", "agrees", f"{same.mean():.1%} of {both.sum()} pixels")
+    for low, high in ((0, 5), (5, 8), (8, 12), (12, 99)):
+        part = (apart >= low) & (apart < high)
+        row(f"    labels {low} to {high} steps apart", "", f"{same[part].mean():.1%} of {part.sum()}")
+    row("  median distance of either peak from its label (steps)", "", ", ".join(f"{d:.2f}" for d in np.median(distance, axis=0)))
 
 
 def one_pass(path: str) -> None:
