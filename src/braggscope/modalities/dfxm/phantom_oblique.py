@@ -39,7 +39,8 @@ FWHM = 2 * math.sqrt(2 * math.log(2))
 DIVERGENCE, ACCEPTANCE, BANDWIDTH = 0.027e-3 / FWHM, 0.556e-3 / FWHM, 6e-5 / FWHM
 SHEET_UM = 0.1
 RAY_POINTS = 5
-REACH = 4.0  # standard deviations
+REACH = 4.0  # standard deviations of the peak that a scan holds beyond the peaks of its pixels
+ALL, FAR = 0.001, 0.02  # share of the pixels left out of that: a core bends without limit, and the steps would miss the rest
 SEEN = Observed(("chi", "phi"), "obpitch")
 COMPONENTS = tuple(a + b for a in "xyz" for b in "xyz")
 
@@ -67,11 +68,11 @@ def edge_dislocation(
     peak: Expected photons of the brightest pixel at its peak.
     reflection: Which one, counted from 1; the others are simulated with the same options and another seed.
     reflections: TOML file of them; left out, the four of aluminium of Henningsson et al. 2025.
-    half_deg: Half of the range of obpitch, chi and phi; left out, 4 standard deviations of the peak beyond the outermost one.
+    half_deg: Half of the range of obpitch, chi and phi; left out, 4 standard deviations beyond the peaks of 98 % of the pixels.
     """
     chosen = _chosen(reflections, geometry, reflection)
     field = dislocation_field(chosen)
-    return _simulation(field, "edge_dislocation", chosen, reflection, shape, frame_shape, seed, peak, noise, half_deg)
+    return _simulation(field, "edge_dislocation", chosen, reflection, shape, frame_shape, seed, peak, noise, half_deg, FAR)
 
 
 def finite_strain(
@@ -89,11 +90,11 @@ def finite_strain(
 ) -> Simulation:
     """A smooth field of large strain and rotation, too large for the small-strain limit. Options as in `edge_dislocation`.
 
-    strain: Scale of the nine components of F - 1.
+    strain: Scale of the nine components of F - 1.  half_deg: Left out, so that the peaks of 99.9 % of the pixels are held.
     """
     chosen = _chosen(reflections, geometry, reflection)
     field = smooth_field(strain)
-    return _simulation(field, "finite_strain", chosen, reflection, shape, frame_shape, seed, peak, noise, half_deg)
+    return _simulation(field, "finite_strain", chosen, reflection, shape, frame_shape, seed, peak, noise, half_deg, ALL)
 
 
 def dislocation_field(chosen: ReflectionSet, burgers_um: float = BURGERS_UM) -> Callable[[Tensor], Tensor]:
@@ -134,6 +135,7 @@ def _simulation(
     peak: float,
     noise: Noise | None,
     half_deg: tuple[float, ...],
+    outside: float,
 ) -> Simulation:
     """The scan of one reflection of a crystal with this field F(points in the sample, um)."""
     if len(shape) != 3 or min(shape) < 3:
@@ -146,7 +148,7 @@ def _simulation(
     q = diffraction_vector(field(points), q0)  # (ray, row, column, 3)
     centres = settings(one, instrument, SEEN, q)
     covariance = resolution(chosen, reflection)
-    motors = _positions(centres, covariance, nominal(one, instrument, SEEN), shape, half_deg)
+    motors = _positions(centres, covariance, nominal(one, instrument, SEEN), shape, half_deg, outside)
     truth = _truth(field, chosen, reflection, camera, axes, (weights[:, None, None, None] * q).sum(0))
     expected = _curves(motors, centres, weights, covariance, peak * brightness)
     grid = xr.Dataset(coords={n: ((n,), np.degrees(v), {"units": "deg"}) for n, v in motors.items()})
@@ -204,11 +206,16 @@ def _mottle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _positions(
-    centres: Tensor, covariance: Tensor, nominal_at: Tensor, shape: tuple[int, ...], half_deg: tuple[float, ...]
+    centres: Tensor,
+    covariance: Tensor,
+    nominal_at: Tensor,
+    shape: tuple[int, ...],
+    half_deg: tuple[float, ...],
+    outside: float,
 ) -> dict[str, np.ndarray]:
     """Motor positions in radians by name, obpitch slowest, over the given half ranges or those that the peaks need."""
     away = (centres - nominal_at).abs().flatten(0, -2)
-    needed = REACH * covariance.diagonal().sqrt() + torch.quantile(away[:: max(1, len(away) // 100_000)], 0.999, dim=0)
+    needed = REACH * covariance.diagonal().sqrt() + torch.quantile(away[:: max(1, len(away) // 100_000)], 1 - outside, dim=0)
     order = (2, 0, 1)
     half = [math.radians(v) for v in half_deg] or [float(needed[i]) for i in order]
     if len(half) != 3 or min(half) <= 0:

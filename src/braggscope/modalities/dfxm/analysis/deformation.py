@@ -272,7 +272,10 @@ def _mark_doubtful(dataset: xr.Dataset, rows: slice, keep: np.ndarray, seen: lis
 def _burgers(path: Circuit, seen: list[Seen], chosen: ReflectionSet, plane: Plane) -> dict[str, float]:
     """The Burgers vector that the circuit encloses, nm, with its standard deviation."""
     if not np.isfinite(path.total).all():
-        raise InputError("the Burgers circuit runs through places without a deformation; choose circuit_um elsewhere")
+        raise InputError(
+            "the Burgers circuit runs through places without a deformation, which fewer than three maps see; choose a smaller "
+            "circuit_um, or another: the field that all cameras share may be a turned square"
+        )
     std = path.std(seen, chosen.instrument, plane)
     found = {}
     for i, c in enumerate("xyz"):
