@@ -171,6 +171,22 @@ class Scan:
             raise InputError(f"binning must be between 1 and the frame's {min(bottom - top, right - left)} pixels, got {factor}")
         return dataclasses.replace(self, binning=factor)
 
+    def in_order(self) -> Scan:
+        """The same scan with the values of each axis rising or falling: neighbours in the grid are neighbours in the crystal."""
+        steps = [np.diff(axis.values) for axis in self.axes]
+        if all((step >= 0).all() or (step <= 0).all() for step in steps):
+            return self
+        sort = [np.argsort(axis.values, kind="stable") for axis in self.axes]
+        old = np.arange(math.prod(self.shape)).reshape(self.shape)[np.ix_(*sort)].ravel()  # of each position of the new grid
+        new = np.empty_like(old)
+        new[old] = np.arange(len(old))
+        return dataclasses.replace(
+            self,
+            axes=tuple(dataclasses.replace(axis, values=axis.values[one]) for axis, one in zip(self.axes, sort, strict=True)),
+            order=new[self.order],
+            positions={name: np.ravel(values)[old] for name, values in self.positions.items()},
+        )
+
     def frame(self, position: int) -> np.ndarray:
         """The frame at a flat grid position, shape (row, column); NaN where there is none."""
         at = np.flatnonzero(self.order == position)

@@ -75,7 +75,7 @@ def open_scans(path: str | Path, **hints: Any) -> list[Scan]:
 
 
 def open_scan(path: str | Path, scan: str | None = None, *, detector: str | None = None, **hints: Any) -> Scan:
-    """The one scan with frames in a file or folder.
+    """The one scan with frames in a file or folder; motor positions that are out of order are put in order.
 
     scan: Name of one of several scans ("1.1").
     detector: Name of one of several image stacks of a scan.
@@ -88,14 +88,14 @@ def open_scan(path: str | Path, scan: str | None = None, *, detector: str | None
             raise InputError(f"{path} has no scan '{scan}'; it has: {', '.join(one.name for one in found)}")
         if named[0].frames is None:
             raise InputError(f"scan '{scan}' of {path} cannot be mapped: {'; '.join(named[0].missing)}")
-        return named[0]
+        return named[0].in_order()
     whole = [one for one in found if one.frames is not None]
     if not whole:
         reasons = "; ".join(f"{one.name}: {', '.join(one.missing)}" for one in found) or "it is empty"
         raise InputError(f"{path} cannot be mapped ({reasons})")
     if len(whole) > 1:
         raise InputError(f"{path} has several scans, choose one with --scan: {', '.join(one.name for one in whole)}")
-    return whole[0]
+    return whole[0].in_order()
 
 
 @cache

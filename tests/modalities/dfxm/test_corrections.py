@@ -49,9 +49,10 @@ def scan_of(values, mu=None, modality="dfxm"):
 
 @cache
 def crystal(points=25, shape=(80, 90), width=8.0, bend=3.0, peak=1500.0, moved=None, drift=None, seed=1):
-    """Expected photons of a bent crystal with fine structure: frames, and each pixel's true centre in steps (where nothing moves).
+    """Expected photons of a bent crystal with fine structure: frames, and each pixel's true centre in steps, where nothing moves.
 
-    width, bend: Of the rocking curves and of the crystal, in steps. moved: Shift of each frame in pixels. drift: Of the motor, in steps.
+    width, bend: Of the rocking curves and of the crystal, in steps. moved: Shift of each frame in pixels.
+    drift: Of the motor, in steps.
     """
     random, pad = np.random.default_rng(seed), 6
     size = tuple(n + 2 * pad for n in shape)
@@ -75,8 +76,8 @@ def counts_of(photon_frames, seed=0):
     return np.round(LEVEL + GAIN * random.poisson(photon_frames) + noise).clip(0, 65535).astype(np.uint16)
 
 
-def mapped(scan, **options):
-    return braggscope.map(scan, "moments", modality="dfxm", geometry=geometry(), progress=False, **options)
+def mapped(scan, method="moments"):
+    return braggscope.map(scan, method, modality="dfxm", geometry=geometry(), progress=False)
 
 
 def geometry():
@@ -140,7 +141,7 @@ def test_gain_and_offset_are_found_and_counts_become_photons():
 
 def test_a_gain_that_cannot_be_found_is_asked_for():
     flat = np.full((41, 20, 20), 100, np.uint16)
-    with pytest.raises(InputError, match="the gain does not stand out .* give it as photons:gain=VALUE"):
+    with pytest.raises(InputError, match=r"the gain does not stand out .* give it as photons:gain=VALUE"):
         photons(scan_of(flat))
     scan = photons(scan_of(flat), gain=2.5, offset=90.0)
     assert next(scan.batches()).frames[0, 0, 0] == 4.0
@@ -194,15 +195,26 @@ def test_a_drift_of_the_motor_is_recovered_and_the_map_gets_better():
     lines = np.linspace(-1, 1, 41)
     design = np.stack([lines**k for k in range(4)], axis=1)
     offsets -= design @ np.linalg.lstsq(design, offsets, rcond=None)[0]  # the rest cannot be told from the crystal
-    frames, centre = crystal(points=41, width=3.0, bend=18.0, peak=3000.0, drift=tuple(offsets))
+    frames, centre = crystal(points=41, width=3.0, bend=18.0, peak=30000.0, drift=tuple(offsets))
     scan = scan_of(counts_of(frames))
     found = line_offsets(scan)
-    inner = slice(12, 29)  # lines that many peaks cut
+    inner = slice(6, 35)  # lines that many peaks cut
     assert np.abs(found.offsets[0] / 0.01 - offsets)[inner].max() < 0.1
     mended = motor_drift(scan)
-    assert mended.corrections[0]["mu_proof"] > 4
-    before, after = (np.std(mapped(one)["mu"].values / 0.01 - centre) for one in (scan, mended))
+    assert mended.corrections[0]["mu_proof"] > 6
+    (before, untrue), (after, true) = (errors(mapped(one, "peakfit"), 0.01 * centre) for one in (scan, mended))
     assert after < 0.6 * before
+    assert untrue > 2.5 and 0.9 < true < 1.1  # what was beyond the error bars is within them
+    with pytest.raises(InputError, match=r"those of mu are off by 0.2 steps .* use --method peakfit"):
+        mapped(mended)  # a mean over uneven points is worse than that over wrong positions
+
+
+def errors(result, truth):
+    """Standard deviation of the error of mu, and of the error over its stated standard deviation, at good pixels."""
+    good = result["flag"].values == 0
+    error, std = (result["mu"].values - truth)[good], result["mu_std"].values[good]
+    assert good.mean() > 0.9
+    return float(np.std(error)), float(np.std(error / std))
 
 
 def test_no_drift_is_found_where_there_is_none():
@@ -274,13 +286,65 @@ def test_interpolation_between_pixels_smooths_noise_and_the_measured_gain_follow
     assert math.isclose(z_spread(still, truth[2:78, 2:88])[0], 1, abs_tol=0.06)
 
 
+@pytest.mark.parametrize("step", [None, "dark-flat", "hot-pixels", "photons", "whole pixels"])
+def test_peakfit_stays_honest_after_each_correction(step):
+    frames, _ = crystal(points=41, width=2.5, bend=10.0, peak=800.0)
+    centre = 0.01 * crystal(points=41, width=2.5, bend=10.0, peak=800.0)[1]
+    values, pattern = counts_of(frames), np.random.default_rng(4).integers(0, 30, centre.shape)
+    if step == "dark-flat":
+        scan = with_dark_and_flat(scan_of((values + pattern).astype(np.uint16)), pattern + 100.0)
+    elif step == "whole pixels":
+        values = np.roll(values, 2, axis=2)
+        scan = corrected(scan_of(values), {"name": "shift"}, frames=Shifted(Raw(Memory(values)), np.full((41, 2), [0.0, 2.0])))
+        scan, centre = scan.cut(0, 80, 0, 88), centre[:, :88]
+    else:
+        scan = {None: lambda s: s, "hot-pixels": hot_pixels, "photons": photons}[step](scan_of(values))
+    _, spread = errors(mapped(scan, "peakfit"), centre)
+    assert 0.95 < spread < 1.05
+
+
+# --- motors out of order, twice at a place, at one place
+
+
+def test_motors_out_of_order_give_the_map_of_those_in_order(tmp_path):
+    frames, _ = narrow()
+    values, order = counts_of(frames[:, :20, :30]), np.random.default_rng(0).permutation(41)
+    right = braggscope.open(written(tmp_path, "right.h5", values))
+    mixed = braggscope.open(written(tmp_path, "mixed.h5", values[order], 0.01 * (order - 20)))
+    np.testing.assert_array_equal(mixed.axes[0].values, right.axes[0].values)
+    np.testing.assert_array_equal(mixed.frame(7), right.frame(7))
+    for method in ("moments", "peakfit"):
+        one, other = mapped(right, method), mapped(mixed, method)
+        np.testing.assert_array_equal(one["flag"], other["flag"])
+        np.testing.assert_allclose(one["mu"], other["mu"], rtol=1e-6, atol=1e-9)
+
+
+def test_positions_that_come_twice_are_fitted_and_not_averaged(tmp_path):
+    frames, _ = narrow()
+    place = np.sort(np.r_[np.arange(41), 10, 18, 20, 20, 22, 30])
+    scan = braggscope.open(written(tmp_path, "twice.h5", counts_of(frames[place]), 0.01 * (place - 20)))
+    centre = 0.01 * crystal(points=41, width=2.5, bend=10.0, peak=800.0)[1]
+    spread = errors(mapped(scan, "peakfit"), centre)[1]
+    assert 0.8 < spread < 1.05  # a little too careful: the gain comes out too large where positions are that uneven
+    with pytest.raises(InputError, match=r"needs evenly spaced positions, those of mu are off by .* use --method peakfit"):
+        mapped(scan)
+
+
+@pytest.mark.parametrize("method", ["moments", "peakfit"])
+@pytest.mark.parametrize("mu", [np.zeros(1), np.full(41, 0.1)])
+def test_one_motor_position_is_refused_in_a_sentence(tmp_path, method, mu):
+    scan = braggscope.open(written(tmp_path, "one.h5", counts_of(narrow()[0][: len(mu)]), mu))
+    with pytest.raises(InputError, match=rf"method '{method}' needs at least \d positions of each motor, the scan has 1 of mu"):
+        mapped(scan, method)
+
+
 # --- through the program
 
 
-def written(tmp_path, name, values):
+def written(tmp_path, name, values, mu=None):
     with h5py.File(tmp_path / name, "w") as file:
         file["entry/data/data"] = values
-        file["entry/data/mu"] = 0.01 * (np.arange(len(values)) - 20)
+        file["entry/data/mu"] = 0.01 * (np.arange(len(values)) - 20) if mu is None else mu
         file["entry/data/mu"].attrs["units"] = "deg"
         file["entry/data"].attrs.update(NX_class="NXdata", signal="data", axes=["mu", ".", "."])
         file["entry"].attrs["NX_class"] = "NXentry"

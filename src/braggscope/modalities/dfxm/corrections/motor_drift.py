@@ -5,6 +5,9 @@ form in the motor positions; every bright pixel has its own. An offset d of a mo
 cuts the same way and changes the logarithm by d times its slope. All forms and all offsets are solved together by weighted least
 squares (the forms are eliminated pixel by pixel), so that what centres and widths of the pixels explain is no drift.
 
+Afterwards the positions are uneven. `peakfit` uses them as they are; `moments`, whose means would lean to where points lie close,
+refuses them from 0.2 steps (root mean square) on.
+
 The brightness of each line is found as well (within a few per cent), so that a flickering beam is no drift.
 
 Left alone, because the crystal could do the same: a drift that is a polynomial of third degree in the line (a shift of all peaks,
@@ -140,12 +143,12 @@ def line_offsets(scan: Scan) -> Offsets:
         equations = _equations(peaks, coordinates, offsets, gain, variance)
         if equations.pixels < ENOUGH:
             nothing, unknown = np.zeros((2, 2, *offsets.shape)), np.full_like(offsets, np.nan)
-            return Offsets(np.zeros_like(offsets), unknown, nothing, nothing[0] > 0, equations.pixels)
+            return Offsets(np.zeros_like(offsets), unknown, nothing, np.zeros((2, *offsets.shape), bool), equations.pixels)
         offsets = offsets + np.clip(equations.step(slice(None)), -0.5, 0.5)
     equations = _equations(peaks, coordinates, offsets, gain, variance)
     halves = np.array([[offsets + equations.step(side) for side in sides] for sides in _sides()])
     known = np.array([[equations.std(side) < KNOWN * BELIEF for side in sides] for sides in _sides()])
-    std, common = equations.std(slice(None)), known.all(axis=1)
+    std, common = equations.std(slice(None)), np.asarray(known.all(axis=1))
     worse = np.ones((len(shape), 1))  # than the noise of the counts says: real peaks are no Gaussians
     for k, m in np.ndindex(common.shape[:2]):
         if common[k, m].sum() >= 8:
