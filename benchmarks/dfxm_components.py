@@ -3,7 +3,7 @@
     python benchmarks/dfxm_components.py [--peers PYTHON_WITH_DARFIX] [--repeat 3] [--size-gb 4]
 
 The stack of the first table is 41 frames of 256 x 256 (65 536 pixels) of three sources, noise of a camera; darfix gets the same
-array less its level, as its own program takes it. The large file is uncompressed frames of 1024 x 1024.
+array less its level, as its own program takes it. The large file is uncompressed frames of 2048 x 2048.
 """
 
 from __future__ import annotations
@@ -138,17 +138,17 @@ def walls() -> None:
 
 
 def write_file(path: Path, size_gb: float) -> None:
-    """Uncompressed uint16 frames of 1024 x 1024 over mu: a peak that moves, and two flanks."""
-    points = max(7, round(size_gb * 1e9 / (2 * 1024**2)))
-    x, random = np.linspace(-1, 1, 1024), np.random.default_rng(0)
-    grain = random.normal(0, READOUT, (8, 1024, 1024))
+    """Uncompressed uint16 frames of 2048 x 2048 over mu: a peak that moves, and two flanks."""
+    points = max(7, round(size_gb * 1e9 / (2 * 2048**2)))
+    x, random = np.linspace(-1, 1, 2048), np.random.default_rng(0)
+    grain = random.normal(0, READOUT, (8, 2048, 2048))
     with h5py.File(path, "w") as file:
-        data = file.create_dataset("entry/data/data", (points, 1024, 1024), np.uint16, chunks=(1, 1024, 1024))
+        data = file.create_dataset("entry/data/data", (points, 2048, 2048), np.uint16, chunks=(1, 2048, 2048))
         for n in range(points):
             u = n / (points - 1) * 4 - 2
             light = np.exp(-0.5 * ((u - 0.2 * x) / 0.5) ** 2) + 0.3 * np.exp(-0.5 * ((u - 1.4) / 0.2) ** 2) * (x > 0.5)
             light = light + 0.3 * np.exp(-0.5 * ((u + 1.4) / 0.2) ** 2) * (x < -0.5)
-            mean = 2000 * light[None, :] * np.ones((1024, 1))
+            mean = 2000 * light[None, :] * np.ones((2048, 1))
             data[n] = np.round(LEVEL + mean + np.sqrt(GAIN * mean + READOUT**2) * grain[n % 8][:, :] / READOUT).clip(0, 65535)
         file["entry/data/mu"] = np.linspace(-0.2, 0.2, points)
         file["entry/data/mu"].attrs["units"] = "deg"
@@ -176,7 +176,7 @@ def larger_than_memory(folder: Path, size_gb: float) -> None:
     try:
         write_file(path, size_gb)
         size = path.stat().st_size
-        print(f"{size / 1e9:.1f} GB uncompressed, frames of 1024 x 1024, RLIMIT_DATA {MEMORY_GB} GB")
+        print(f"{size / 1e9:.1f} GB uncompressed, frames of 2048 x 2048, RLIMIT_DATA {MEMORY_GB} GB")
         print("analysis                        target GB | peak GB | s | GB/s of the file")
         for analysis in ("components:method=pca", "components", "gram_schmidt", "multiresolution"):
             command = [sys.executable, __file__, "--one-pass", str(path), analysis]
