@@ -63,7 +63,8 @@ def test_a_result_is_a_map_with_provenance_or_one_sentence_says_why_not(cli, fol
         return
     document, result = json.loads(said), braggscope.load(out)
     maps.check_map(result)
-    assert document["analysis"] == name and document["good"] > 0
+    over = [v for n, v in result.data_vars.items() if n != "flag" and set(result["flag"].dims) <= set(v.dims)]
+    assert document["analysis"] == name and any(np.isfinite(v).any() for v in over)  # some method may doubt every point of it
     assert result.attrs["method"] == name and result.attrs["input_hash"] and result.attrs["version"] == braggscope.__version__
     code, _, wrong = cli(modality, name.replace("_", "-"), source, "-o", out)
     assert code == 2 and "exists; give another name" in wrong

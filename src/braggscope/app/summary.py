@@ -115,41 +115,51 @@ def misfit(summary: dict[str, Any]) -> float:
 
 def quantity_summary(dataset: xr.Dataset, name: str) -> dict[str, Any]:
     """Unit, median, spread and typical error of one quantity over the points that count (see `summarise`)."""
-    good, valued = dataset["flag"].values == 0, np.isfinite(dataset[name].values)
-    if valued.shape != good.shape:
+    good, valued = dataset["flag"].values == 0, np.isfinite(dataset[name])
+    if valued.dims != dataset["flag"].dims:
         return _quantity(dataset, name, good)
-    few = 2 * np.count_nonzero(good & valued) < np.count_nonzero(valued)
-    return _quantity(dataset, name, valued if few else good)
+    few = 2 * np.count_nonzero(good & valued.values) < np.count_nonzero(valued)
+    return _quantity(dataset, name, valued.values if few else good)
 
 
 def _counted(dataset: xr.Dataset) -> tuple[np.ndarray, str]:
-    """The points whose values are summarised, and what they are: the good ones, unless those are the exception."""
-    good = dataset["flag"].values == 0
-    valued = np.isfinite(dataset[quantity_names(dataset)[0]].values)
-    if valued.shape == good.shape and 2 * np.count_nonzero(good & valued) < np.count_nonzero(valued):
+    """The points whose values are summarised, and what they are: the good ones, unless those are the exception.
+
+    The first quantity over the points tells: in a map of an analysis others come before it, over components or levels.
+    """
+    flag = dataset["flag"]
+    good = flag.values == 0
+    first = next((n for n in quantity_names(dataset) if dataset[n].dims == flag.dims), None)
+    valued = np.zeros(flag.shape, bool) if first is None else np.isfinite(dataset[first].values)
+    if 2 * np.count_nonzero(good & valued) < np.count_nonzero(valued):
         return valued, "all points with a value, most of which are flagged"
     return good, "good points"
 
 
 def _quantity(dataset: xr.Dataset, name: str, points: np.ndarray) -> dict[str, Any]:
-    variable = dataset[name]
-    std = dataset.get(f"{name}_std")
-    low, middle, high = _percentiles(variable.values, points)
+    variable, std = dataset[name], dataset.get(f"{name}_std")
+    chosen = xr.DataArray(points, dims=dataset["flag"].dims)
+    number = variable.dtype.kind in "iufb"
+    low, middle, high = _percentiles(variable, chosen) if number else np.full(3, np.nan)
     return {
         "unit": str(variable.attrs["units"]),
         "long_name": str(variable.attrs["long_name"]),
         "median": _number(middle),
         "spread": _number((high - low) / 2),
-        "median_std": None if std is None else _number(_percentiles(std.values, points)[1]),
+        "median_std": None if std is None else _number(_percentiles(std, chosen)[1]),
     }
 
 
-def _percentiles(values: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """16th, 50th and 84th percentile of the finite values at these points (of all, for another shape); NaN without any."""
-    finite = np.isfinite(values)
-    if values.shape == points.shape:
-        finite &= points
-    return np.percentile(values[finite], [16, 50, 84]) if finite.any() else np.full(3, np.nan)
+def _percentiles(variable: xr.DataArray, points: xr.DataArray) -> np.ndarray:
+    """16th, 50th and 84th percentile of the finite values at these points; NaN without any.
+
+    A quantity over more dimensions (a component, a level) is taken at the points all along them; one over others, as a whole.
+    """
+    finite = np.isfinite(variable)
+    if set(points.dims) <= set(variable.dims) and all(variable.sizes[d] == points.sizes[d] for d in points.dims):
+        finite = finite & points
+    values = variable.transpose(*finite.dims).values[finite.values]
+    return np.percentile(values, [16, 50, 84]) if values.size else np.full(3, np.nan)
 
 
 def _number(value: Any) -> float | None:

@@ -120,10 +120,10 @@ def _axis_label(values: xr.DataArray, axis: int) -> str:
 
 
 def _extent(values: xr.DataArray) -> tuple[float, float, float, float] | None:
-    """Edges in scan coordinates (left, right, bottom, top), or None for pixels."""
+    """Edges in scan coordinates (left, right, bottom, top), or None for pixels and for names."""
     edges = []
     for name in reversed(values.dims):
-        if name not in values.coords or values.sizes[name] < 2:
+        if name not in values.coords or values.sizes[name] < 2 or values[name].dtype.kind not in "iuf":
             return None
         x = values[name].values
         half = (x[-1] - x[0]) / (len(x) - 1) / 2

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from braggscope.modalities.dfxm.estimators.moments import Moments
 from braggscope.modalities.dfxm.phantom import subgrains
@@ -23,6 +24,42 @@ def test_overview_has_each_quantity_and_its_error():
     titles = " ".join(ax.get_title(loc="left") for ax in views.overview(m).axes)
     for name in ("mu (deg)", "mu_width (deg)", "total (count)", "pedestal (count)", "standard deviation of mu_kurtosis", "flags"):
         assert name in titles
+
+
+def result(flag_dims=("row", "column"), **variables):
+    """What an analysis may give: quantities of pixels, of levels, of names."""
+    sizes = {"layer": 3, "row": 4, "column": 6, "level": 2, "beam": 3, "domain": 5}
+    random, found = np.random.default_rng(0), {}
+    for name, dims in variables.items():
+        found[name] = (dims, random.normal(size=[sizes[d] for d in dims]), {"units": "deg", "long_name": name})
+    attributes = {"flag_masks": np.array([1], np.int32), "flag_meanings": "dark"}
+    found["flag"] = (flag_dims, np.zeros([sizes[d] for d in flag_dims], np.int32), attributes)
+    return xr.Dataset(found, coords={"beam": ["strong", "minus", "plus"]}, attrs={"method": "kam"})
+
+
+def test_overview_draws_what_is_over_pixels_and_leaves_levels_curves_and_tables_out():
+    pixels = ("row", "column")
+    m = result(
+        kam=pixels, kam_std=pixels, detail=("level", *pixels), profile=("beam", "level"), size=("domain",), spread=("domain",)
+    )
+    figure = views.overview(m)
+    assert figure.get_suptitle() == "kam: every quantity of the pixels"
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+    assert titles == ["kam (deg)", "standard deviation of kam (deg)", "flags: 24 of 24 points good"]
+
+
+def test_overview_of_a_volume_is_its_middle_layer():
+    volume = ("layer", "row", "column")
+    m = result(volume, rotation_x=volume)
+    figure = views.overview(m)
+    assert figure.get_suptitle().endswith("layer 2 of 3")
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), m["rotation_x"].values[1])
+    low, high = figure.axes[0].images[0].get_clim()
+    assert low == -high  # a rotation has a sign
+
+
+def test_a_table_is_not_drawn_as_an_image():
+    assert views.overview(result(("domain",), size=("domain",))) is None
 
 
 def test_mosaicity_shows_the_image_and_a_key_with_motors_and_units():

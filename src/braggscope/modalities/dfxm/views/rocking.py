@@ -17,6 +17,8 @@ from braggscope.plot.colour_key import draw_key, key_colours
 from braggscope.plot.panels import maps_figure
 
 CURVES = 4  # pixels whose curves are shown
+SIGNED_ENDS = ("_skewness", "_kurtosis", "_covariance")
+SIGNED_STARTS = ("strain", "rotation_", "mesoscale", "edges", "weak_minus", "weak_plus", "dislocation_density_")
 
 
 def motors_of(dataset: xr.Dataset) -> list[str]:
@@ -24,10 +26,28 @@ def motors_of(dataset: xr.Dataset) -> list[str]:
     return [n for n in quantity_names(dataset) if f"{n}_width" in dataset]
 
 
-def overview(dataset: xr.Dataset, scan: Any = None) -> Figure:
-    """Every quantity beside its standard deviation, and the flags."""
-    skews = tuple(n for n in quantity_names(dataset) if n.endswith(("_skewness", "_kurtosis", "_covariance")))
-    return maps_figure(dataset, signed=skews, title="moments of the rocking curves")
+def overview(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
+    """Every quantity of the pixels beside its standard deviation, and the flags.
+
+    Of a volume, the middle layer. Quantities over other dimensions (tables, curves, levels) have views of their own; None for a
+    map with nothing over pixels.
+    """
+    over, where = dataset["flag"].dims, ""
+    if len(over) == 3:
+        layer = dataset.sizes[over[0]] // 2
+        dataset, where = dataset.isel({over[0]: layer}), f", {over[0]} {layer + 1} of {dataset.sizes[over[0]]}"
+        over = over[1:]
+    names = [n for n in quantity_names(dataset) if dataset[n].dims == over and n != "reduced_deviance"]
+    if len(over) != 2 or not names:
+        return None
+    signed = tuple(n for n in names if n.endswith(SIGNED_ENDS) or n.startswith(SIGNED_STARTS))
+    return maps_figure(dataset, names, signed=signed, title=_title(dataset) + where)
+
+
+def _title(dataset: xr.Dataset) -> str:
+    """What the map is of."""
+    method = str(dataset.attrs.get("method", "moments")).replace("_", " ")
+    return "moments of the rocking curves" if method == "moments" else f"{method}: every quantity of the pixels"
 
 
 def mosaicity(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
