@@ -63,7 +63,7 @@ def strain_and_rotation(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     for ax, c in zip(axes[2], "xyz", strict=True):
         image_panel(ax, dataset[f"rotation_{c}"], signed=True)
     if "reduced_deviance" in dataset:
-        image_panel(axes[3, 0], dataset["reduced_deviance"], title="reduced deviance (1 = reflections agree)")
+        image_panel(axes[3, 0], dataset["reduced_deviance"], title="reduced deviance")
     else:
         axes[3, 0].axis("off")
     flag_panel(axes[3, 1], dataset)
