@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,8 +80,10 @@ class ScanCounts:
 
     def gram(self) -> tuple[np.ndarray, np.ndarray]:
         """Sums over pixels of y_n y_m, shape (point, point), and of y_n, shape (point,)."""
+        from braggscope.infer.runtime import single_threaded_torch
+
         products, sums = np.zeros((self.points, self.points)), np.zeros(self.points)
-        with _quiet_threads(self.points):
+        with single_threaded_torch():  # products end before other threads have started, or found a free processor
             for where, curves in self._blocks():
                 tile = self._above(curves, where)
                 products += _product(tile, tile.T)
@@ -221,17 +222,10 @@ class ScanCounts:
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a @ b by torch, whose threads `_quiet_threads` rules."""
+    """a @ b by torch."""
     import torch
 
     return (torch.from_numpy(np.ascontiguousarray(a)) @ torch.from_numpy(b)).numpy()
-
-
-def _quiet_threads(size: int) -> AbstractContextManager[None]:
-    """One thread for the products of small matrices, which end before other threads have started."""
-    from braggscope.infer.runtime import single_threaded_torch
-
-    return single_threaded_torch() if size < 256 else nullcontext()
 
 
 def _once(scan: Scan) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
