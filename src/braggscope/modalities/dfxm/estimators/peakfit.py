@@ -189,6 +189,7 @@ class PeakFit(PerPixel):
             out[name][:], out[f"{name}_std"][:] = values[:, 1 + d] / scale[d], spread[:, 1 + d] / abs(scale[d])
         with np.errstate(invalid="ignore", divide="ignore"):
             out["reduced_deviance"][:] = about[:, 2] / about[:, 3]
+        flag &= np.where(flag & NO_SIGNAL, ~UNCONVERGED, -1)
         if self.peaks > 1:
             out["peaks"][:], out["peaks_probability"][:] = np.where(flag & NO_DATA, np.nan, about[:, 0]), about[:, 1]
             unclear = (about[:, 1] < SURE) | _too_close(peaks)
