@@ -4,7 +4,8 @@
 
 Published (Henningsson et al. 2025, arXiv:2503.22022, and its program darkmod): aluminium 113, 19.1 keV, 11 x 41 x 41 positions,
 at most 62 720 counts, shot noise and a Gaussian of 99.453 +- 2.317; mean absolute error of the distortion below 1e-6, Burgers
-vector within 2 %. Each scan is simulated, mapped by `moments` and given to `deformation`; gain and read-out noise are known beforehand.
+vector within 2 %. Each scan is simulated, mapped by `moments` and given to `deformation`; gain and read-out noise
+are known beforehand.
 --maps takes the maps of an earlier --save instead of simulating the dislocation again; --repeats 0 leaves the repetitions out.
 """
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +150,9 @@ def test_cubic_interpolation_is_exact_for_a_quadratic_and_refuses_unusable_pixel
     assert np.allclose((weights @ image.ravel())[:3], (1 + 0.3 * r - 0.2 * c + 0.05 * r**2 - 0.07 * r * c)[:3])
     usable[6, 7] = False  # beside the second place; the first needs its own pixel alone
     assert sample_plane.interpolation(view, x, y, usable)[1].tolist() == [True, False, True, False]
+
+
+def test_the_example_file_holds_the_published_reflections():
+    example = reflections.read_reflections(Path(__file__).parents[3] / "examples" / "dfxm_al113.toml")
+    assert example.reflections == reflections.published().reflections
+    assert np.array_equal(example.reference_vectors(), reflections.published().reference_vectors())
