@@ -58,6 +58,11 @@ def test_overview_of_a_volume_is_its_middle_layer():
     assert low == -high  # a rotation has a sign
 
 
+def test_a_volume_of_motor_positions_is_no_mosaicity_picture():
+    volume = ("layer", "row", "column")
+    assert views.mosaicity(result(volume, mu=volume, mu_width=volume, chi=volume, chi_width=volume)) is None
+
+
 def test_a_table_is_not_drawn_as_an_image():
     assert views.overview(result(("domain",), size=("domain",))) is None
 

@@ -88,7 +88,7 @@ def test_flags_of_layers_with_other_words_keep_their_meaning():
 
 def test_layers_that_do_not_register_are_refused_with_the_correlation_found():
     with pytest.raises(InputError, match=r"layers 1 and 2 do not register by total: their correlation is -?0\.\d\d at best"):
-        volume([layer(scene(1)), layer(scene(2))], minimum_correlation=0.6)
+        volume([layer(scene(1)), layer(scene(2))])
     assert volume([layer(scene(1)), layer(scene(2))], on="none")["total"].shape == (2, 90, 120)
 
 

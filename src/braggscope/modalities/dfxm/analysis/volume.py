@@ -28,7 +28,7 @@ def volume(
     layers: list[xr.Dataset],
     *,
     on: Annotated[str, Says("quantity that the layers are registered by; none: they are stacked as they are")] = "total",
-    minimum_correlation: Annotated[float, Says("layers that correlate less do not register")] = 0.3,
+    minimum_correlation: Annotated[float, Says("layers that correlate less do not register")] = 0.5,
     overlap: Annotated[float, Says("least share of a layer that must overlap with the next")] = 0.3,
     spacing_um: Annotated[float | None, Says("distance of the layers", unit="um")] = None,
     geometry: DfxmGeometry | None = None,

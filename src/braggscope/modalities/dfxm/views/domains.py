@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from braggscope.plot.colour_key import MISSING, draw_key, key_colours
 
 from .orientation import coloured
-from .scales import rows_over_columns, spanned
+from .scales import spanned
 
 NAMED = 30  # domains whose number is written into the picture
 LEAST = 0.004  # share of the image that such a domain has at least

@@ -86,7 +86,9 @@ def layers(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
         ax.set_aspect(rows_over_columns(dataset))
     for ax in axes[len(shown) :]:
         ax.axis("off")
-    figure.suptitle("lattice rotation" if rotated else str(dataset[name].attrs["long_name"]), fontsize=10)
+    unit = str(dataset[name].attrs["units"])
+    words = str(dataset[name].attrs["long_name"]) + (f" ({unit})" if unit not in ("", "1") else "")
+    figure.suptitle("lattice rotation" if rotated else words, fontsize=10)
     return figure
 
 

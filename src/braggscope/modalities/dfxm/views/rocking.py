@@ -53,10 +53,11 @@ def _title(dataset: xr.Dataset) -> str:
 def mosaicity(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     """Mean positions of two motors as one colour per pixel, with the key beside.
 
-    None for a scan of one motor. Pixels without signal are grey. The key spans the 2nd to 98th percentile of each motor.
+    None for a scan of one motor and for a volume. Pixels without signal are grey. The key spans the 2nd to 98th percentile of
+    each motor.
     """
     motors = motors_of(dataset)
-    if len(motors) < 2:
+    if len(motors) < 2 or dataset[motors[0]].ndim != 2:
         return None
     y, x = motors[:2]
     ranges = _range(dataset[y].values), _range(dataset[x].values)
@@ -75,10 +76,10 @@ def mosaicity(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
 def rocking_curves(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     """Total intensity, and the curves of some pixels with pedestal, mean and width marked.
 
-    None without the scan. The pixels are spread over the range of the total; over several motors, the curve is summed over
-    the others.
+    None without the scan and for a map without positions of its motors. The pixels are spread over the range of the total; over
+    several motors, the curve is summed over the others.
     """
-    if scan is None or "total" not in dataset:
+    if scan is None or "total" not in dataset or dataset["total"].ndim != 2 or not motors_of(dataset):
         return None
     motors, at = motors_of(dataset), _spread_pixels(dataset)
     curves = _curves(scan, at)
