@@ -9,6 +9,7 @@ import pytest
 from braggscope.core.errors import InputError
 from braggscope.modalities.dfxm.estimators.moments import Moments
 from braggscope.modalities.dfxm.geometry import DfxmGeometry, id03
+from braggscope.modalities.dfxm.kernels import SHAPE_UNKNOWN
 from braggscope.modalities.dfxm.phantom import CAMERA, bent_crystal, subgrains
 from braggscope.modalities.dfxm.phantom_scan import microscope
 from braggscope.modalities.dfxm.phantom_twins import crystal, twins
@@ -86,12 +87,13 @@ def moments_of(source):
 def test_moments_recover_the_truth_within_their_error(maker):
     source = maker(None, shape=(81,), motors="mu:0.03", frame_shape=(50, 60), seed=1, peak=4000.0)
     result, truth = moments_of(source), source.truth
-    # where a width is known less well, moments bias it by up to half of its error: the sharpest pixels test the truth best
-    good = (result["flag"].values == 0) & (result["mu_width_std"] < 0.01 * result["mu_width"]).values
+    # pixels whose fourth moment cannot be are kept: it cannot where the noise of the tails happens to be negative, so that
+    # leaving them out would choose those whose width happens to be too large
+    good = (result["flag"].values & ~SHAPE_UNKNOWN == 0) & (result["mu_width_std"] < 0.05 * result["mu_width"]).values
     for name, wanted in (("total", "total"), ("mu", "mu_all"), ("mu_width", "mu_width_all")):
         wanted = wanted if wanted in truth else name
         z = ((result[name] - truth[wanted]) / result[f"{name}_std"]).values[good]
-        assert len(z) > 500 and abs(z.mean()) < 0.13 and 0.9 < z.std() < 1.1, (name, z.mean(), z.std())
+        assert len(z) > 2000 and abs(z.mean()) < 0.1 and 0.93 < z.std() < 1.07, (name, z.mean(), z.std())
 
 
 def test_where_two_peaks_are_the_truth_of_one_is_left_open_and_that_of_each_given():

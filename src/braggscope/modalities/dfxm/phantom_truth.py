@@ -5,14 +5,18 @@ Two methods look at the same curves and must not be told contradicting truths:
 total, M_skewness, M_kurtosis, M_N_covariance   moments of the whole curve over the scan; NaN where there is no light
 pedestal, background                            the level under the peak, detector units
 M, M_width                                      mean and width of the curve over the scan and, but for what the ends of the
-                                                scan cut, centre and width of its Gaussian; NaN where there are two peaks
+                                                scan cut and uneven places shift, centre and width of its Gaussian; NaN
+                                                where there are two peaks
 amplitude                                       height of the Gaussian, detector units; NaN where there is not one peak
 peaks                                           number of peaks in the pixel
+M_1, M_width_1, amplitude_1                     centre, width and height of the Gaussian itself, the higher one of two
+strain                                          in scans of ccmth or obpitch, from M by Bragg's law, against the middle of the
+                                                scan, which is the attribute strain_reference_deg
 
 and in phantoms that have pixels with two peaks
 
-M_1, M_width_1, amplitude_1, M_2 ...            of each Gaussian, the higher one first; NaN where there is none
-M_all, M_width_all                              mean and width of their sum
+M_2, M_width_2, amplitude_2                     of the lower Gaussian; NaN where there is none
+M_all, M_width_all                              mean and width of the sum of both
 
 Widths contain the resolution of the instrument, and positions are those of the motors. What else a phantom knows (`wall`, the
 number of a grain ...) comes under its own name.
@@ -69,13 +73,29 @@ def truth_of(
             values, unit, long_name = found[name]
             found[f"{name}_all"] = (values, unit, f"{long_name} of all peaks")
             found[name] = (np.where(count > 1, np.nan, values), unit, f"{long_name}, where there is one peak")
-        for rank in range(len(peaks)):
-            found |= _one(rank, order, peaks, heights, there, scan)
+    for rank in range(max(1, int(count.max()))):
+        found |= _one(rank, order, peaks, heights, there, scan)
     found["amplitude"] = (np.where(count == 1, heights.max(axis=0), np.nan), "count", "height of the peak, where there is one")
-    found |= dict(crystal.known)
-    widths = {f"resolution_{n}_deg": r for n, r in zip(scan.names, scan.resolution, strict=True) if r}
+    strained, reference = _strain(found, scan)
+    found |= strained | dict(crystal.known)
+    attributes = reference | {f"resolution_{n}_deg": r for n, r in zip(scan.names, scan.resolution, strict=True) if r}
     variables = {n: (("row", "column"), v, {"units": unit, "long_name": f"true {text}"}) for n, (v, unit, text) in found.items()}
-    return xr.Dataset(variables, attrs=widths)
+    return xr.Dataset(variables, attrs=attributes)
+
+
+def _strain(found: Found, scan: ScanAxes) -> tuple[Found, dict[str, float]]:
+    """Axial strain d / d0 - 1 by Bragg's law, lambda = 2 d sin theta, and the position that means none.
+
+    The monochromator at ccmth sends lambda = 2 d_Si sin(ccmth) into a fixed scattering angle; at a fixed energy the objective at
+    obpitch sees theta = obpitch / 2. One of both must be scanned.
+    """
+    spacing = {"ccmth": lambda x: np.sin(np.radians(x)), "obpitch": lambda x: 1 / np.sin(np.radians(x) / 2)}
+    scanned = [name for name in scan.names if name in spacing]
+    if len(scanned) != 1:
+        return {}, {}
+    name, middle = scanned[0], scan.middle[scan.names.index(scanned[0])]
+    strain = spacing[name](found[name][0]) / spacing[name](middle) - 1
+    return {"strain": (strain, "1", "axial strain, positive for expansion")}, {"strain_reference_deg": middle}
 
 
 def _one(rank: int, order: np.ndarray, peaks: tuple[Peak, ...], heights: np.ndarray, there: np.ndarray, scan: ScanAxes) -> Found:
