@@ -53,13 +53,21 @@ def motor_map(positions: dict[str, np.ndarray]) -> xr.Dataset:
     return xr.Dataset(found, attrs={"still_motors": json.dumps({"omega": OMEGA, "phi": 0.0})})
 
 
-def vectors(positions: dict[str, np.ndarray]) -> np.ndarray:
-    """Diffraction vectors in the sample by scipy: (R_mu R_omega R_chi)^-1 q."""
+def bisector() -> list[float]:
+    """The direction that diffracts."""
     theta = np.radians(TWO_THETA / 2)
-    turn = Rotation.from_euler("Y", -positions["mu"].reshape(-1, 1), degrees=True)
-    turn = turn * Rotation.from_euler("Z", OMEGA, degrees=True)
-    turn = turn * Rotation.from_euler("X", positions["chi"].reshape(-1, 1), degrees=True)
-    return turn.inv().apply([-np.sin(theta), 0, np.cos(theta)]).reshape(*SHAPE, 3)
+    return [-float(np.sin(theta)), 0.0, float(np.cos(theta))]
+
+
+def gamma(positions: dict[str, np.ndarray]) -> Rotation:
+    """The goniometer by scipy, R_mu R_omega R_chi, a rotation for each pixel."""
+    turn = Rotation.from_euler("Y", -positions["mu"].reshape(-1, 1), degrees=True) * Rotation.from_euler("Z", OMEGA, degrees=True)
+    return turn * Rotation.from_euler("X", positions["chi"].reshape(-1, 1), degrees=True)
+
+
+def vectors(positions: dict[str, np.ndarray]) -> np.ndarray:
+    """Diffraction vectors in the sample: what the goniometer brings onto the bisector."""
+    return gamma(positions).inv().apply(bisector()).reshape(*SHAPE, 3)
 
 
 def mean_angle(field: np.ndarray, steps: list[tuple[int, int]], itself: bool = False) -> np.ndarray:
@@ -128,10 +136,16 @@ def beside_peers(positions: dict[str, np.ndarray], python: str) -> None:
     square, diamond = mean_angle(truth, SQUARE), mean_angle(truth, DIAMOND)
     theirs = peers["vectors"] / np.linalg.norm(peers["vectors"], axis=-1, keepdims=True)
     row(
-        "angles between darling's diffraction vectors and ours (deg)",
-        "<= 1e-06",
+        "angles between darling's diffraction vectors, apart (deg)",
+        "0",
         f"{np.abs(mean_angle(theirs, SQUARE) - square).max():.1e}",
     )
+    middle = {n: np.full((1, 1), np.median(v)) for n, v in positions.items()}
+    steps = [(v - v[:1, :1]).reshape(-1, 3) for v in (theirs, truth)]
+    row("  correlation of their changes with those of the vectors", "1", f"{np.corrcoef(*(v.ravel() for v in steps))[0, 1]:.3f}")
+    ahead = gamma(positions) * gamma(middle).inv()
+    turned = (gamma(middle).inv() * ahead).apply(bisector()).reshape(*SHAPE, 3)
+    row("  they are the reference turned by the motors, within", "", f"{np.abs(turned - theirs).max():.1e}")
     ratio = peers["darling"][inside] / square[inside]
     row(
         "darling's KAM / misorientation inside: lowest, median, highest",
