@@ -178,7 +178,7 @@ def larger_than_memory(folder: Path, size_gb: float) -> None:
         size = path.stat().st_size
         print(f"{size / 1e9:.1f} GB uncompressed, frames of 2048 x 2048, RLIMIT_DATA {MEMORY_GB} GB")
         print("analysis                        target GB | peak GB | s | GB/s of the file")
-        for analysis in ("components:method=pca", "components", "gram_schmidt", "multiresolution"):
+        for analysis in ("multiresolution", "gram_schmidt", "components:method=pca", "components"):
             command = [sys.executable, __file__, "--one-pass", str(path), analysis]
             done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(folder)})
             if done.returncode:

@@ -34,8 +34,9 @@ def scales_map(
     check_fine(fine, wavelets)
     unknown = ~np.isfinite(image)
     whole = filled(image.astype(np.float64))
-    parts, (_, details) = wavelets.three(whole, fine), wavelets.parts(whole)
     spread = None if variance is None else wavelets.variances(filled(variance), fine)
+    parts, (_, details) = wavelets.three(whole, fine), wavelets.parts(whole)
+    details[..., unknown] = np.nan  # in place: they are the largest of all
     coords = {"level": np.arange(1, wavelets.levels + 1), "scale_px": ("level", 2.0 ** np.arange(1, wavelets.levels + 1))}
     data = empty_map((), ("row", "column"), image.shape, coords, FLAGS)
     dims: tuple[str, ...] = ("row", "column")
@@ -46,8 +47,8 @@ def scales_map(
             error = np.where(unknown, np.nan, np.sqrt(spread[n]))
             _put(data, f"{name}_std", dims, error, unit, f"standard deviation of the {name} of {what}")
     for n, direction in enumerate(DIRECTIONS):
-        values = np.where(unknown, np.nan, details[:, n])
-        _put(data, f"detail_{direction}", ("level", *dims), values, unit, f"{direction} structures of {what} at each level")
+        what_at = f"{direction} structures of {what} at each level"
+        _put(data, f"detail_{direction}", ("level", *dims), details[:, n], unit, what_at)
     data["flag"].values[unknown] = 1
     data.attrs.update(_facts(wavelets, fine), filled_pixels=int(unknown.sum()))
     return data[[n for n in data.data_vars if n != "flag"] + ["flag"]]
