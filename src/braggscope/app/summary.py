@@ -115,11 +115,12 @@ def misfit(summary: dict[str, Any]) -> float:
 
 def quantity_summary(dataset: xr.Dataset, name: str) -> dict[str, Any]:
     """Unit, median, spread and typical error of one quantity over the points that count (see `summarise`)."""
-    good, valued = dataset["flag"].values == 0, np.isfinite(dataset[name])
-    if valued.dims != dataset["flag"].dims:
+    good = dataset["flag"].values == 0
+    if dataset[name].dims != dataset["flag"].dims:
         return _quantity(dataset, name, good)
-    few = 2 * np.count_nonzero(good & valued.values) < np.count_nonzero(valued)
-    return _quantity(dataset, name, valued.values if few else good)
+    valued = np.isfinite(dataset[name].values)
+    few = 2 * np.count_nonzero(good & valued) < np.count_nonzero(valued)
+    return _quantity(dataset, name, valued if few else good)
 
 
 def _counted(dataset: xr.Dataset) -> tuple[np.ndarray, str]:
@@ -155,7 +156,7 @@ def _percentiles(variable: xr.DataArray, points: xr.DataArray) -> np.ndarray:
 
     A quantity over more dimensions (a component, a level) is taken at the points all along them; one over others, as a whole.
     """
-    finite = np.isfinite(variable)
+    finite = xr.DataArray(np.isfinite(variable.values), dims=variable.dims)
     if set(points.dims) <= set(variable.dims) and all(variable.sizes[d] == points.sizes[d] for d in points.dims):
         finite = finite & points
     values = variable.transpose(*finite.dims).values[finite.values]

@@ -99,7 +99,7 @@ def test_kam_by_hand():
 
 @pytest.mark.parametrize("size, kernel", [(3, "square"), (5, "square"), (5, "diamond")])
 def test_kam_of_a_known_rotation_field_is_exact(size, kernel):
-    vector = field()
+    vector = field((5, 7))
     vector[2, 3] = np.nan
     found = kam(rotation_map(vector), size=size, kernel=kernel)["kam"].values
     np.testing.assert_allclose(found, by_pairs(vector, size, by_orix, kernel), atol=2e-6)  # orix: arccos of a float64

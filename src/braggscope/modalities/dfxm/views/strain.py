@@ -43,7 +43,8 @@ def _distribution(ax: Any, dataset: xr.Dataset) -> None:
         ax.hist(values, bins=60, range=(low, high) if high > low else None, color="0.6", density=True, label="pixels")
     if "strain_std" in dataset and values.size:
         width = float(np.nanmedian(dataset["strain_std"])) * 1e4
-        x = np.linspace(*ax.get_xlim(), 200)
+        left, right = (float(edge) for edge in ax.get_xlim())
+        x = np.linspace(left, right, 200)
         middle = float(np.median(values))
         ax.plot(x, np.exp(-(((x - middle) / width) ** 2) / 2) / width / np.sqrt(2 * np.pi), "C3", label="typical error")
     unit = dataset.attrs.get("reference_unit", "")
