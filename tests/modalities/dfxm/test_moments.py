@@ -295,3 +295,19 @@ def test_raw_moments_equal_those_of_darling(scan, reference):
         step = np.ptp(axis) / (len(axis) - 1)
         assert np.abs(m[name].values - mean[..., i])[lit].max() < 2e-5 * step  # float32 of the reference
         assert np.abs(m[f"{name}_width"].values ** 2 - covariance[..., i, i])[lit].max() < 5e-4 * step**2
+
+
+def test_background_throughout_is_no_signal_whatever_rounding_leaves_of_the_total():
+    random = np.random.default_rng(4)
+    counts = random.normal(2600, 20, (150, 12, 40)).round().astype(np.uint16)
+    grid = xr.Dataset(coords={"mu": (("mu",), np.linspace(0.29, 0.44, 150), {"units": "deg"})})
+    source = Simulation(None, grid, (12, 40), lambda index: counts[index], xr.Dataset(), None)
+    estimator = Moments(None)
+    state = estimator.init(source)
+    for start in range(0, 150, 30):
+        index = np.arange(start, start + 30)
+        state = estimator.update(state, Batch(index, counts[index]))
+    result = estimator.result(state)
+    words = dict(zip(result["flag"].attrs["flag_meanings"].split(), result["flag"].attrs["flag_masks"], strict=True))
+    dark = (result["flag"].values & words["no_signal"]) != 0
+    assert dark.mean() > 0.95 and np.nanmax(np.abs(result["mu"].values), initial=0) < 1
