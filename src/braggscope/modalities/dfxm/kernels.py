@@ -399,9 +399,10 @@ def _signal(work, found, given, frames, gain, flag):  # type: ignore[no-untyped-
         work[U(SPREAD_OF_TOTAL) * t + p] = np.sqrt(
             counting + (var * frames * free * (frames - 2.0 * kept) if kept < frames else 0.0)
         )
-        # doubt about the pedestal of a peak that fills the scan is no doubt that there is a peak; where all is background, the total
-        # is what rounding left of zero, and has no spread by construction
-        found[U(4) * t + p] = counting if kept == 0.0 or kept >= frames else counting + var * frames * free * (frames - 2.0 * kept)
+        # doubt about the pedestal of a peak that fills the scan is no doubt that there is a peak; where all is background, the
+        # total is what rounding left of zero, and has no spread by construction
+        certain = kept == 0.0 or kept >= frames
+        found[U(4) * t + p] = counting if certain else counting + var * frames * free * (frames - 2.0 * kept)
     for p in range(U(len(flag))):
         total, variance = work[U(12) * t + p], found[U(4) * t + p]
         flag[p] |= 0 if total > 0.0 and total * total > SIGNIFICANT * SIGNIFICANT * variance else NO_SIGNAL
