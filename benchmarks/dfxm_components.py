@@ -23,7 +23,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from braggscope.core.scan import Axis, Scan
-from braggscope.modalities.dfxm.phantom_walls import dislocation_walls
+from braggscope.modalities.dfxm.phantoms.walls import dislocation_walls
 
 METHODS = ("pca", "nmf", "nica", "nica_nmf")
 TARGET_S = {"pca": 0.32, "nmf": 0.34, "nica": 0.60, "nica_nmf": 1.85}

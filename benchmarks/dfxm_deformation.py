@@ -22,9 +22,9 @@ import xarray as xr
 
 from braggscope.core.maps import Quantity, empty_map, flag_counts, load, save
 from braggscope.core.simulation import Simulation
-from braggscope.modalities.dfxm import phantom_oblique as phantom
 from braggscope.modalities.dfxm.analysis.deformation import deformation
 from braggscope.modalities.dfxm.estimators.moments import Moments
+from braggscope.modalities.dfxm.phantoms import oblique as phantom
 from braggscope.modalities.dfxm.reflections import PUBLISHED, published
 
 # half ranges of obpitch, chi and phi of each reflection as published, mrad; obpitch is twice theta

@@ -14,8 +14,8 @@ from braggscope.core.source import open_scan
 from braggscope.io.nexus import write_scan
 from braggscope.io.write_id03 import write_id03
 from braggscope.modalities.dfxm.geometry import DfxmGeometry, id03
-from braggscope.modalities.dfxm.phantom import bent_crystal
-from braggscope.modalities.dfxm.phantom_twins import twins
+from braggscope.modalities.dfxm.phantoms.grains import bent_crystal
+from braggscope.modalities.dfxm.phantoms.twins import twins
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
 MADE = {1: {"shape": (13,)}, 2: {"shape": (5, 7), "motors": "chi diffry"}, 3: {"shape": (3, 4, 5)}}

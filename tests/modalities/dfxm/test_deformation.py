@@ -7,9 +7,9 @@ import xarray as xr
 
 from braggscope.core.errors import InputError
 from braggscope.core.maps import Quantity, check_map, empty_map, flag_counts
-from braggscope.modalities.dfxm import phantom_oblique as phantom
 from braggscope.modalities.dfxm.analysis.deformation import deformation
 from braggscope.modalities.dfxm.estimators.moments import Moments
+from braggscope.modalities.dfxm.phantoms import oblique as phantom
 from braggscope.modalities.dfxm.reflections import PUBLISHED, published
 
 STD_DEG = {"chi": 4e-5, "phi": 2e-5, "obpitch": 3e-5}

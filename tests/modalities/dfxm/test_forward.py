@@ -7,7 +7,7 @@ import torch
 from braggscope.core.errors import InputError
 from braggscope.modalities.dfxm.forward import RockingCurve
 from braggscope.modalities.dfxm.geometry import DfxmGeometry, id03
-from braggscope.modalities.dfxm.phantom import bent_crystal, subgrains
+from braggscope.modalities.dfxm.phantoms.grains import bent_crystal, subgrains
 
 
 def curve_of(count):

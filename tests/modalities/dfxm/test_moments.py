@@ -14,7 +14,8 @@ from braggscope.core.maps import flag_counts, quantity_names
 from braggscope.core.simulation import Simulation
 from braggscope.core.source import open_scan
 from braggscope.modalities.dfxm.estimators.moments import Moments
-from braggscope.modalities.dfxm.phantom import CAMERA, bent_crystal, subgrains
+from braggscope.modalities.dfxm.phantoms.drawing import CAMERA
+from braggscope.modalities.dfxm.phantoms.grains import bent_crystal, subgrains
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "dfxm"
 EXAMPLES = Path(__file__).parents[3] / "examples" / "data"

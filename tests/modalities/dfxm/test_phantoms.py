@@ -10,10 +10,11 @@ from braggscope.core.errors import InputError
 from braggscope.modalities.dfxm.estimators.moments import Moments
 from braggscope.modalities.dfxm.geometry import DfxmGeometry, id03
 from braggscope.modalities.dfxm.kernels import SHAPE_UNKNOWN
-from braggscope.modalities.dfxm.phantom import CAMERA, bent_crystal, subgrains
-from braggscope.modalities.dfxm.phantom_scan import microscope
-from braggscope.modalities.dfxm.phantom_twins import crystal, twins
-from braggscope.modalities.dfxm.phantom_walls import dislocation_walls
+from braggscope.modalities.dfxm.phantoms.drawing import CAMERA
+from braggscope.modalities.dfxm.phantoms.grains import bent_crystal, subgrains
+from braggscope.modalities.dfxm.phantoms.scan import microscope
+from braggscope.modalities.dfxm.phantoms.twins import crystal, twins
+from braggscope.modalities.dfxm.phantoms.walls import dislocation_walls
 
 
 def curves(source):

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from braggscope.modalities.dfxm.estimators.moments import Moments
-from braggscope.modalities.dfxm.phantom import subgrains
+from braggscope.modalities.dfxm.phantoms.grains import subgrains
 from braggscope.modalities.dfxm.views import rocking as views
 from braggscope.plot.colour_key import key_colours
 

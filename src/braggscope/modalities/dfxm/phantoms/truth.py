@@ -34,10 +34,10 @@ import xarray as xr
 
 from braggscope.core.noise import Noise
 
-from .phantom_scan import ScanAxes
+from .scan import ScanAxes
 
 if TYPE_CHECKING:
-    from .phantom import Crystal, Peak
+    from .drawing import Crystal, Peak
 
 Found = dict[str, tuple[np.ndarray, str, str]]  # name -> values (row, column), unit, long name
 FAINT = 1e-9  # of the brightest peak: less is no peak

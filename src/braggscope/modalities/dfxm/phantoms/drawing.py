@@ -1,9 +1,9 @@
-"""Crystals whose rocking curves are known, for simulation: what all phantoms share, and the two simplest.
+"""Crystals whose rocking curves are known, for simulation: what all phantoms share.
 
 Fields are drawn over the detector, y (rows) and x (columns) from 0 to 1. A pixel has one or two Gaussian peaks over the motors;
 their positions follow the local orientation. The widths of the instrument add to theirs in quadrature. Counts are detector
 units: a camera with a scintillator, `CAMERA`, adds its offset, its gain and its read-out noise, on request also pixels with a
-dark current and events of gamma rays. What the truth says is in `phantom_truth`.
+dark current and events of gamma rays. What the truth says is in `truth`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ import numpy as np
 import scipy.fft
 import torch
 from scipy.ndimage import fourier_gaussian, gaussian_filter, gaussian_filter1d
-from scipy.spatial import cKDTree
 
 from braggscope.core.errors import InputError
 from braggscope.core.noise import Noise
 from braggscope.core.simulation import Simulation
 
-from .forward import RockingCurve
-from .geometry import DfxmGeometry
-from .phantom_camera import Camera, dark_current
-from .phantom_scan import ScanAxes, scan_axes
-from .phantom_truth import truth_of
+from ..forward import RockingCurve
+from ..geometry import DfxmGeometry
+from .camera import Camera, dark_current
+from .scan import ScanAxes, scan_axes
+from .truth import truth_of
 
 # A scientific CMOS camera behind a scintillator: offset and read-out noise as in the scans of ESRF ID03
 CAMERA = Noise(gain=2.0, offset=100.0, readout=3.0, saturation=65535.0)
@@ -143,7 +142,7 @@ def _simulated(
     peak: Expected photons of the brightest pixel at its peak.
     noise: Of the camera; None gives the expected photons.
     motors: Of the scan, slowest first, with the step in degrees where it is to be another: "chi mu:0.01".
-    resolution: Of the instrument: none, microscope (`phantom_scan.resolution`) or widths in degrees, "mu:0.01 chi:0.02".
+    resolution: Of the instrument: none, microscope (`scan.microscope`) or widths in degrees, "mu:0.01 chi:0.02".
     jitter: Standard deviation of the motors about their places, in steps; the places reached are recorded.
     hot_pixels: Fraction of the pixels that have a dark current.  zingers: Mean number of events of gamma rays in a frame.
     """
@@ -217,33 +216,3 @@ def _table(
         table |= {name: peak.centre[i], f"{name}_width": peak.width[i]}
     table |= {f"{scan.names[i]}_{scan.names[j]}_correlation": rho for (i, j), rho in correlation.items()}
     return {name: torch.as_tensor(values.ravel(), dtype=torch.float32) for name, values in table.items()}
-
-
-@phantom
-def subgrains(canvas: Canvas) -> Crystal:
-    """A deformed grain: cells with small orientation gradients between walls, dark around the grain.
-
-    In the walls the curve is wider and weaker.
-    """
-    random, (y, x) = canvas.random, canvas.position
-    count = 14
-    tree = cKDTree(random.random((count, 2)))
-    distance, cell = tree.query(np.stack([y + 0.03 * np.sin(9 * x), x + 0.03 * np.sin(8 * y)], axis=-1), k=2)
-    wall = np.exp(-(((distance[..., 1] - distance[..., 0]) / 0.04) ** 2))
-    inside = ((y - 0.5) / 0.46) ** 2 + ((x - 0.5) / 0.48) ** 2 < 1
-    brightness = inside * (1 - 0.5 * wall) * (0.5 + 0.5 * canvas.smooth(0.1))
-    orientation = [
-        random.uniform(-1, 1, count)[cell[..., 0]] * 0.6 + 0.4 * (random.normal() * (y - 0.5) + random.normal() * (x - 0.5))
-        for _ in range(canvas.motors)
-    ]
-    return Crystal((Peak(canvas.tilts(orientation), canvas.widths(1 + 0.6 * wall), brightness),))
-
-
-@phantom
-def bent_crystal(canvas: Canvas) -> Crystal:
-    """A crystal bent about both axes: each motor's peak position changes smoothly over the image."""
-    y, x = canvas.position
-    slopes = [(1.2, 0.3), (-0.4, 1.1), (0.5, -0.9)][: canvas.motors]
-    orientation = [a * (x - 0.5) + b * (y - 0.5) for a, b in slopes]
-    brightness = 0.4 + 0.6 * canvas.smooth(0.2)
-    return Crystal((Peak(canvas.tilts(orientation), canvas.widths(1 + 0.3 * x), brightness),))

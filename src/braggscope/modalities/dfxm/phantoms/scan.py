@@ -17,7 +17,7 @@ import xarray as xr
 from braggscope.core.errors import InputError
 from braggscope.physics.diffraction import HC_KEV_ANGSTROM
 
-from .geometry import DfxmGeometry, id03
+from ..geometry import DfxmGeometry, id03
 
 MOTORS = {1: ("mu",), 2: ("chi", "mu"), 3: ("chi", "mu", "ccmth")}
 ROCKING = ("mu", "diffry", "phi")  # about the axis that is normal to the scattering plane

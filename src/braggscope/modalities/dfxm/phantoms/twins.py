@@ -14,8 +14,8 @@ from scipy.spatial import cKDTree
 
 from braggscope.core.errors import InputError
 
-from .phantom import Canvas, Crystal, Peak, phantom
-from .phantom_walls import FLANK, in_walls, weak_light
+from .drawing import Canvas, Crystal, Peak, phantom
+from .walls import FLANK, in_walls, weak_light
 
 
 @phantom

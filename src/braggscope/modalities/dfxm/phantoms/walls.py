@@ -18,7 +18,7 @@ from scipy.special import ndtr
 
 from braggscope.core.errors import InputError
 
-from .phantom import Canvas, Crystal, Peak, phantom
+from .drawing import Canvas, Crystal, Peak, phantom
 
 SPACING = 1.7  # of the dislocations in a wall, core radii: a beaded line
 VIEW = 0.45  # standard deviation of what a pixel sees of the field, core radii
