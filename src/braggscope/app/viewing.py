@@ -32,9 +32,9 @@ def draw(dataset: xr.Dataset, view: str = "overview", scan: Scan | None = None) 
         raise one_of(f"{kind.name} view", view, list(kind.views))
     figure = kind.load(kind.views[view])(dataset, scan)
     if figure is None:
-        raise InputError(
-            f"view '{view}' cannot be drawn of this map" + ("" if scan else " alone; give its scan file with --scan")
-        )
+        others = ", ".join(draw_all(dataset, scan)) or "none"
+        alone = "" if scan else " without its scan file (--scan)"
+        raise InputError(f"view '{view}' cannot be drawn of this map{alone}; views that can be: {others}")
     return figure
 
 
