@@ -33,7 +33,7 @@ def draw(dataset: xr.Dataset, view: str = "overview", scan: Scan | None = None) 
     figure = kind.load(kind.views[view])(dataset, scan)
     if figure is None:
         others = ", ".join(draw_all(dataset, scan)) or "none"
-        alone = "" if scan else " without its scan file (--scan)"
+        alone = "" if scan else " alone: give its scan file with --scan"
         raise InputError(f"view '{view}' cannot be drawn of this map{alone}; views that can be: {others}")
     return figure
 
