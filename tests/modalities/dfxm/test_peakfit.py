@@ -33,7 +33,7 @@ def coordinates(motors):
 
 def model(theta, x, base=1, peaks=1, shape=peak_kernels.GAUSSIAN):
     mean, jacobian = np.empty(x.shape[1]), np.empty((len(theta), x.shape[1]))
-    room = peak_kernels.workspace(len(theta), *x.shape)[5]
+    room = peak_kernels.workspace(len(theta), *x.shape).room
     peak_kernels.model(np.asarray(theta, float), x, base, peaks, shape, mean, jacobian, room)
     return mean, jacobian
 

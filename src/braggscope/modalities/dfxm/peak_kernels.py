@@ -17,18 +17,20 @@ Cramer-Rao bound of that noise (McCullagh & Nelder 1989, ch. 9), by Levenberg-Ma
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 GAUSSIAN, LORENTZIAN, PSEUDO_VOIGT = 0, 1, 2
 HALF = 1 / (2 * math.log(2))  # 1 / (half width at half maximum of exp(-t^2 / 2))^2
-DONE = 3e-4  # (step / standard deviation)^2 below which a fit has converged; what is left after that step is far smaller
+DONE = 1e-3  # (step / standard deviation)^2 below which a fit has converged; after that step some 0.1 % of a deviation is left
 CREEP = 0.05  # of the way to the goal that a step must go
 LONGEST = 1.0  # step of ln s, c and eta, and of a centre in units of s
 
 _inlined = njit(inline="always", error_model="numpy")
 _compiled = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp", "reassoc"}, error_model="numpy")
+_small = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")  # loops too short for vectors
 
 
 def per_peak(motors: int, shape: int) -> int:
@@ -135,11 +137,16 @@ def _shape(theta, at, shape, size, height, jacobian, room):  # type: ignore[no-u
 
 @_compiled
 def weigh(weight, valid, mean, noise, counts, mixed):  # type: ignore[no-untyped-def]
-    """Inverse variance of each count under the model; `mixed`: under the larger of model and count, for the first steps."""
+    """Inverse variance of each count under the model, and the misfit with it; `mixed`: under the larger of model and count, for
+    the first steps."""
     gain, variance, level = noise
+    total = 0.0
     for i in range(len(weight)):
-        light = mean[i] if not mixed else max(mean[i], counts[i])
-        weight[i] = valid[i] / (variance + gain * max(light - level, 0.0))
+        light, r = mean[i] if not mixed else max(mean[i], counts[i]), counts[i] - mean[i]
+        w = valid[i] / (variance + gain * max(light - level, 0.0))
+        weight[i] = w
+        total += w * r * r
+    return total
 
 
 @_compiled
@@ -178,9 +185,12 @@ def normal_equations(counts, mean, weight, jacobian, size, info, slope, room):  
             info[a, b], info[a, d], info[c, b], info[c, d] = ab, ad, cb, cd
 
 
-@_compiled
+@_small
 def cholesky(info, free, size, damping, root):  # type: ignore[no-untyped-def]
-    """Lower triangular root of the damped information, without what is not free. False where it is not positive."""
+    """Lower triangular root of the damped information, without what is not free, with the inverse of its diagonal there.
+
+    False where the information is not positive.
+    """
     for a in range(size):
         for b in range(a + 1):
             s = info[a, b] if free[a] and free[b] else 0.0
@@ -192,25 +202,25 @@ def cholesky(info, free, size, damping, root):  # type: ignore[no-untyped-def]
             if a == b:
                 if not s > least:
                     return False
-                root[a, a] = math.sqrt(s)
+                root[a, a] = 1 / math.sqrt(s)
             else:
-                root[a, b] = s / root[b, b]
+                root[a, b] = s * root[b, b]
     return True
 
 
-@_compiled
+@_small
 def solve(root, slope, free, size, step):  # type: ignore[no-untyped-def]
     """The step (root root^T)^-1 slope."""
     for a in range(size):
         s = slope[a] if free[a] else 0.0
         for k in range(a):
             s -= root[a, k] * step[k]
-        step[a] = s / root[a, a]
+        step[a] = s * root[a, a]
     for a in range(size - 1, -1, -1):
         s = step[a]
         for k in range(a + 1, size):
             s -= root[k, a] * step[k]
-        step[a] = s / root[a, a]
+        step[a] = s * root[a, a]
 
 
 @_inlined
@@ -220,37 +230,32 @@ def climb(theta, counts, valid, x, base, peaks, shape, bounds, noise, steps, goa
     theta: Parameters of so many peaks, the first entries of a longer array.
     bounds: Lowest and highest value of each parameter, shape (2, parameter); one that presses against its bound is held there.
     goal: A misfit that must come into reach: a fit that creeps above it is given up.
-    space: Work space, see `workspace`. At the end `expected` holds the model, `info` the information (lower triangle) and `free`
-        what is not held at a bound.
+    space: Work space. At the end `expected` holds the model, `info` the information (lower triangle) and `free` what is not held
+        at a bound.
     """
-    expected, jacobian, other_mean, other_jacobian, weight, room, info, slope, root, step, trial, free = space
-    mean, trial_mean, trial_jacobian = expected, other_mean, other_jacobian
-    motors, points = x.shape
+    expected, jacobian, weight, room = space.expected, space.jacobian, space.weight, space.room
+    info, slope, root, step, trial, free = space.info, space.slope, space.root, space.step, space.trial, space.free
+    motors = len(x)
     each = per_peak_compiled(motors, shape)
     size = base + each * peaks
     for a in range(size):
         trial[a] = theta[a]
-    damping, converged, accepted, old, gain = 1e-3, False, 0, math.inf, math.inf
+    damping, converged, accepted, old, gain, here = 1e-3, False, 0, math.inf, math.inf, False
     for taken in range(steps + 1):
-        model(trial, x, base, peaks, shape, trial_mean, trial_jacobian, room)
-        new = misfit(counts, trial_mean, weight) if taken else 0.0
-        if taken == 0 or new <= old * (1 + 1e-12) or 0 <= gain < 1e-9:  # a step cut at a bound may lead upwards
+        model(trial, x, base, peaks, shape, expected, jacobian, room)
+        new = misfit(counts, expected, weight) if taken else 0.0
+        here = taken == 0 or new <= old * (1 + 1e-12) or 0 <= gain < 1e-9  # a step cut at a bound may lead upwards
+        if here:
             for a in range(size):
                 theta[a] = trial[a]
-            mean, trial_mean = trial_mean, mean
-            jacobian, trial_jacobian = trial_jacobian, jacobian
-            if taken > 2 and old - new < CREEP * (new - goal):
-                accepted = -1
-                break
-            converged = 0 <= gain < DONE and damping <= 1e-2 and accepted > 1
+            last = taken == steps or (taken > 2 and old - new < CREEP * (new - goal))
             if taken:
                 damping = max(damping * 0.1, 1e-9)
             accepted += 1
-            weigh(weight, valid, mean, noise, counts, accepted == 1)
-            if converged or taken == steps:
+            old = weigh(weight, valid, expected, noise, counts, accepted == 1 and not last)
+            normal_equations(counts, expected, weight, jacobian, size, info, slope, room)
+            if last:
                 break
-            old = misfit(counts, mean, weight)
-            normal_equations(counts, mean, weight, jacobian, size, info, slope, room)
             for a in range(size):
                 free[a] = not ((theta[a] <= bounds[0, a] and slope[a] < 0) or (theta[a] >= bounds[1, a] and slope[a] > 0))
                 free[a] &= info[a, a] > 0.0
@@ -261,30 +266,49 @@ def climb(theta, counts, valid, x, base, peaks, shape, bounds, noise, steps, goa
         if damping >= 1e8:
             break
         solve(root, slope, free, size, step)
+        for k in range(peaks):
+            at = base + k * each + 1
+            for a in range(at, at + motors):
+                most = 2 * LONGEST * math.exp(theta[a + motors])
+                step[a] = min(max(step[a], -most), most)
+            for a in range(at + motors, at + each - 1):
+                step[a] = min(max(step[a], -LONGEST), LONGEST)
         gain = 0.0
         for a in range(size):
-            wish, k = step[a], (a - base) % each
-            if a >= base and k > motors:
-                wish = min(max(wish, -LONGEST), LONGEST)
-            elif a >= base and k > 0:
-                most = 2 * LONGEST * math.exp(theta[a + motors])
-                wish = min(max(wish, -most), most)
-            trial[a] = min(max(theta[a] + wish, bounds[0, a]), bounds[1, a])
+            trial[a] = min(max(theta[a] + step[a], bounds[0, a]), bounds[1, a])
             gain += (trial[a] - theta[a]) * slope[a] if free[a] else 0.0
-    for i in range(points):
-        expected[i] = mean[i]
-    weigh(weight, valid, expected, noise, counts, False)
-    normal_equations(counts, expected, weight, jacobian, size, info, slope, room)
-    return misfit(counts, expected, weight), converged
+        converged = 0 <= gain < DONE and damping <= 1e-2 and accepted > 1
+        if converged:  # so short a step need not be looked at: what it gains is known
+            for a in range(size):
+                theta[a] = trial[a]
+            old -= gain
+            break
+    if not here or accepted == 1:  # the last step was refused, or weights are still those of the start
+        model(theta, x, base, peaks, shape, expected, jacobian, room)
+        old = weigh(weight, valid, expected, noise, counts, False)
+        normal_equations(counts, expected, weight, jacobian, size, info, slope, room)
+    return old, converged
 
 
-def workspace(parameters: int, motors: int, points: int) -> tuple[np.ndarray, ...]:
-    """The work space of `climb` for so many parameters.
+class Space(NamedTuple):
+    """Work space of `climb`."""
 
-    In order: expected, jacobian, the same for a trial, weight, room, info, slope, root, step, trial, free.
-    """
-    line, table, square = np.zeros(points), np.zeros((parameters, points)), np.zeros((parameters, parameters))
-    return (
-        line, table, line.copy(), table.copy(), line.copy(), np.zeros((2 + 2 * motors, points)), square, np.zeros(parameters),
+    expected: np.ndarray
+    jacobian: np.ndarray
+    weight: np.ndarray
+    room: np.ndarray
+    info: np.ndarray
+    slope: np.ndarray
+    root: np.ndarray
+    step: np.ndarray
+    trial: np.ndarray
+    free: np.ndarray
+
+
+def workspace(parameters: int, motors: int, points: int) -> Space:
+    """Work space for so many parameters."""
+    line, square = np.zeros(points), np.zeros((parameters, parameters))
+    return Space(
+        line, np.zeros((parameters, points)), line.copy(), np.zeros((2 + 2 * motors, points)), square, np.zeros(parameters),
         square.copy(), np.zeros(parameters), np.zeros(parameters), np.ones(parameters, np.bool_),
     )  # fmt: skip

@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from .peak_kernels import PSEUDO_VOIGT, _compiled, cholesky, climb, model, per_peak, per_peak_compiled, weigh, workspace
+from .peak_kernels import PSEUDO_VOIGT, _compiled, _small, cholesky, climb, model, per_peak, per_peak_compiled, weigh, workspace
 
 STEPS, TRIES, LLOYD = 60, 4, 8
 NARROWEST, CROSS = 0.2, 6.0  # least s in steps; largest |c|
@@ -40,19 +40,23 @@ def smooth(values, lengths, out, room):  # type: ignore[no-untyped-def]
         out[i] = values[i]
     stride = size
     for length in lengths:
-        stride //= length
+        line, stride = stride, stride // length  # of the points of one line, and between two of them
         for i in range(size):
             room[i] = out[i]
-        for i in range(size):
-            k = i // stride % length
-            before, after = room[i - stride] if k > 0 else room[i], room[i + stride] if k < length - 1 else room[i]
-            out[i] = (before + room[i] + after) / 3
+        for start in range(0, size, line):
+            stop = start + line
+            for i in range(start, start + stride):
+                out[i] = (2 * room[i] + room[i + stride]) * (1 / 3)
+            for i in range(start + stride, stop - stride):
+                out[i] = (room[i - stride] + room[i] + room[i + stride]) * (1 / 3)
+            for i in range(stop - stride, stop):
+                out[i] = (room[i - stride] + 2 * room[i]) * (1 / 3)
 
 
 @_compiled
 def first_peak(counts, valid, x, lengths, base, shape, theta, space):  # type: ignore[no-untyped-def]
     """Start values of one peak; the range of the smoothed counts is given back."""
-    soft, room, motors, size = space[2], space[4], len(x), len(counts)
+    soft, room, motors, size = space.room[0], space.weight, len(x), len(counts)
     smooth(counts, lengths, soft, room)
     low, high = math.inf, -math.inf
     for i in range(size):
@@ -122,7 +126,7 @@ def _own_bounds(bounds, base, each, peaks, level, spread):  # type: ignore[no-un
 @_compiled
 def add_at_residual(old, peaks, counts, valid, x, lengths, base, shape, theta, space):  # type: ignore[no-untyped-def]
     """`old` with one more peak where the smoothed residual of its model is largest, as wide as the narrowest so far."""
-    expected, residual, soft, room = space[0], space[1][0], space[2], space[4]
+    expected, residual, soft, room = space.expected, space.jacobian[0], space.room[0], space.weight
     motors, size = len(x), len(counts)
     each = per_peak_compiled(motors, shape)
     for i in range(size):
@@ -150,7 +154,8 @@ def add_at_residual(old, peaks, counts, valid, x, lengths, base, shape, theta, s
 def clusters(level, floor, peaks, counts, valid, x, lengths, base, shape, theta, space):  # type: ignore[no-untyped-def]
     """So many peaks by k-means of the smoothed counts above the background (Lloyd 1982), the first at the highest point, each
     further one where counts times squared distance to the others is largest."""
-    soft, room, weight, near, motors, size = space[2], space[4], space[1][0], space[1][1], len(x), len(counts)
+    soft, room, weight, near = space.room[0], space.weight, space.jacobian[0], space.jacobian[1]
+    motors, size = len(x), len(counts)
     smooth(counts, lengths, soft, room)
     high, first = 0.0, 0
     for i in range(size):
@@ -159,7 +164,7 @@ def clusters(level, floor, peaks, counts, valid, x, lengths, base, shape, theta,
     for i in range(size):
         excess = soft[i] - level - floor - 0.02 * high
         weight[i] = excess if valid[i] > 0 and excess > 0 else 0.0
-    centres, sums = space[6], space[8]
+    centres, sums = space.info, space.root
     for i in range(size):
         near[i] = math.inf
     at = first
@@ -212,7 +217,7 @@ def clusters(level, floor, peaks, counts, valid, x, lengths, base, shape, theta,
             theta[at + 1 + motors + d] = 0.5 * math.log(max(1.2 * spread, 0.5))
 
 
-@_compiled
+@_small
 def covariance(info, free, size, root, out):  # type: ignore[no-untyped-def]
     """Inverse of the information of the free parameters (lower triangle given), NaN elsewhere; its log determinant, or -inf."""
     if not cholesky(info, free, size, 0.0, root):
@@ -220,14 +225,14 @@ def covariance(info, free, size, root, out):  # type: ignore[no-untyped-def]
             for b in range(size):
                 out[a, b] = math.nan
         return -math.inf
-    determinant = 0.0
+    product = 1.0
     for b in range(size):  # column b of the inverse root, in place of row b of the upper triangle
-        determinant -= 2 * math.log(root[b, b])
+        product *= root[b, b]
         for a in range(b, size):
             s = 1.0 if a == b else 0.0
             for k in range(b, a):
                 s -= root[a, k] * out[b, k]
-            out[b, a] = s / root[a, a]
+            out[b, a] = s * root[a, a]
     for a in range(size):
         for b in range(a + 1):
             s = 0.0
@@ -238,7 +243,7 @@ def covariance(info, free, size, root, out):  # type: ignore[no-untyped-def]
         for b in range(a + 1):
             value = root[a, b] if free[a] and free[b] else math.nan
             out[a, b] = out[b, a] = value
-    return determinant
+    return 2 * math.log(product)
 
 
 @_compiled
@@ -270,7 +275,7 @@ def fit_one(curves, masks, x, lengths, base, shape, noise, values, errors, about
         spread = max(spread, 3 * math.sqrt(noise[1]), 1e-9)
         _own_bounds(bounds, base, each, 1, theta[0], spread)
         chi2, good = climb(theta, counts, valid, x, base, 1, shape, bounds, noise, STEPS, math.inf, space)
-        volume = covariance(space[6], space[11], size, space[8], found)
+        volume = covariance(space.info, space.free, size, space.root, found)
         for k in range(size):
             values[p, k] = theta[k]
             for j in range(size):
@@ -301,8 +306,8 @@ def add_peaks(  # type: ignore[no-untyped-def]
                 found[0, j, i] = errors[p, j, i]
         fits[0, 0], fits[0, 1], fits[0, 2] = about[p, 2], 1.0 - about[p, 4], about[p, 6]
         _own_bounds(bounds, base, each, most, thetas[0, 0], spread)
-        model(thetas[0], x, base, 1, shape, space[0], space[1], space[5])
-        weigh(space[4], valid, space[0], noise, counts, False)
+        model(thetas[0], x, base, 1, shape, space.expected, space.jacobian, space.room)
+        weigh(space.weight, valid, space.expected, noise, counts, False)
         tried, chosen = 1, 0
         for k in range(1, most):
             size = base + each * (k + 1)
@@ -330,7 +335,7 @@ def add_peaks(  # type: ignore[no-untyped-def]
                 fits[k, 0], fits[k, 1] = chi2, 1.0 if good else 0.0
             for j in range(size):
                 thetas[k, j] = starts[0, j]
-            fits[k, 2] = covariance(space[6], space[11], size, space[8], found[k])
+            fits[k, 2] = covariance(space.info, space.free, size, space.root, found[k])
             tried = k + 1
             chosen = _choose(tried, fits, thetas, found, used, base, each, prior + math.log(2 * spread))
             if not fits[k, 3] > fits[k - 1, 3]:
@@ -357,14 +362,14 @@ def _explained(chi2, freedom, sigmas):  # type: ignore[no-untyped-def]
 @_compiled
 def _is_noise(counts, lengths, space):  # type: ignore[no-untyped-def]
     """Whether no three points along each motor of the last fit's residual stand out: a further peak is then not tried at all."""
-    expected, table, soft, weight, room = space[0], space[1], space[2], space[4], space[5]
+    residual, soft, weight, room = space.jacobian[0], space.room[0], space.room[1], space.room[2]
     for i in range(len(counts)):
-        table[0, i] = weight[i] * (counts[i] - expected[i])
-    smooth(table[0], lengths, soft, room[0])
-    smooth(weight, lengths, table[1], room[0])
+        residual[i] = space.weight[i] * (counts[i] - space.expected[i])
+    smooth(residual, lengths, soft, room)
+    smooth(space.weight, lengths, weight, room)
     boxed = 3.0 ** len(lengths)
     for i in range(len(counts)):  # noqa: SIM110 - compiled
-        if soft[i] * soft[i] * boxed > STANDS_OUT**2 * table[1, i]:
+        if soft[i] * soft[i] * boxed > STANDS_OUT**2 * weight[i]:
             return False
     return True
 

@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy.optimize import nnls
 
 DIFFERENCE = np.array([1.0, -6.0, 15.0, -20.0, 15.0, -6.0, 1.0]) / np.sqrt(924.0)
@@ -111,25 +110,19 @@ def _differences(positions: np.ndarray, fast: int) -> np.ndarray:
     return np.where((product == 0).any(axis=1, keepdims=True), DIFFERENCE, weights).astype(np.float32)
 
 
-@njit(cache=True, nogil=True)
-def _windows(curves, fast, weights):  # type: ignore[no-untyped-def]
+def _windows(curves: np.ndarray, fast: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Squared sixth differences and the matching means, shape (window, pixel)."""
-    points, pixels = curves.shape
-    span = weights.shape[1]
+    span, lines = weights.shape[1], curves.reshape(-1, fast, curves.shape[1])
     count = max(0, fast - span + 1)
-    squares = np.zeros((points // fast * count, pixels), np.float32)
+    each = weights.reshape(len(lines), count, span)
+    squares = np.zeros((len(lines), count, curves.shape[1]), np.float32)
     means = np.zeros_like(squares)
-    for row in range(points // fast):
-        for start in range(count):
-            to = row * count + start
-            for k in range(span):
-                weight, at = weights[to, k], row * fast + start + k
-                for p in range(pixels):
-                    squares[to, p] += weight * curves[at, p]
-                    means[to, p] += weight * weight * curves[at, p]
-            for p in range(pixels):
-                squares[to, p] *= squares[to, p]
-    return squares, means
+    for k in range(span):
+        weight, counts = each[:, :, k, None], lines[:, k : k + count]
+        squares += weight * counts
+        means += weight**2 * counts
+    np.square(squares, out=squares)
+    return squares.reshape(-1, curves.shape[1]), means.reshape(-1, curves.shape[1])
 
 
 def _dark(squares: np.ndarray, means: np.ndarray) -> tuple[float, float] | None:
@@ -148,34 +141,15 @@ def _dark(squares: np.ndarray, means: np.ndarray) -> tuple[float, float] | None:
     for _ in range(5):
         dark = level_of <= level + 2 * MEAN_SPREAD * np.sqrt(values[dark].mean())
         level = np.median(level_of[dark])
-    return float(level), float(_mean_below(squares.ravel(), means.ravel(), level))  # the lower half, clear of weak tails
+    return float(level), float(squares[means <= level].mean(dtype=np.float64))  # the lower half, clear of weak tails
 
 
-@njit(cache=True, nogil=True)
-def _mean_below(squares, means, level):  # type: ignore[no-untyped-def]
-    """Mean square of the windows whose mean is not above the level."""
-    count, total = 0, 0.0
-    for i in range(len(squares)):
-        if means[i] <= level:
-            count += 1
-            total += squares[i]
-    return total / count
-
-
-@njit(cache=True, nogil=True)
-def _classes(squares, means, level, first):  # type: ignore[no-untyped-def]
+def _classes(squares: np.ndarray, means: np.ndarray, level: float, first: float) -> np.ndarray:
     """Number of windows, mean signal and mean square in each class of signal, shape (3, class)."""
-    sums = np.zeros((3, CLASSES))
-    flat, squared = means.ravel(), squares.ravel()
-    scale = np.float32(1.0 / first)
-    for i in range(len(flat)):
-        signal = (flat[i] - np.float32(level)) * scale
-        if signal > 1.0:  # NaN is not
-            k = min(CLASSES - 1, int(3 * np.log2(signal)))
-            sums[0, k] += 1
-            sums[1, k] += flat[i] - level
-            sums[2, k] += squared[i]
-    return sums
+    bright = means > level + first  # NaN is not
+    signal = means[bright] - np.float32(level)
+    index = np.minimum(3 * np.log2(signal * np.float32(1 / first)), CLASSES - 1).astype(np.intp)
+    return np.stack([np.bincount(index, weights, CLASSES) for weights in (None, signal, squares[bright])])
 
 
 def _slope(count: np.ndarray, signal: np.ndarray, square: np.ndarray, variance: float) -> tuple[float, float]:
