@@ -24,8 +24,8 @@ from braggscope.core.maps import Quantity, empty_map, flag_counts, load, save
 from braggscope.core.simulation import Simulation
 from braggscope.modalities.dfxm.analysis.deformation import deformation
 from braggscope.modalities.dfxm.estimators.moments import Moments
+from braggscope.modalities.dfxm.oblique.reflections import PUBLISHED, published
 from braggscope.modalities.dfxm.phantoms import oblique as phantom
-from braggscope.modalities.dfxm.reflections import PUBLISHED, published
 
 # half ranges of obpitch, chi and phi of each reflection as published, mrad; obpitch is twice theta
 HALF_MRAD = ((1.5, 2.3, 0.35), (1.4, 0.65, 2.3), (1.5, 2.3, 0.35), (1.4, 0.35, 2.3))

@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter
 from braggscope.core.errors import InputError
 from braggscope.core.maps import check_map
 from braggscope.core.scan import Axis, Scan
-from braggscope.modalities.dfxm import scan_counts
 from braggscope.modalities.dfxm.analysis.components import components
+from braggscope.modalities.dfxm.separating import scan_counts
 from braggscope.modalities.dfxm.views import components as views
 
 OFFSET, GAIN, READOUT = 100.0, 2.0, 3.0

@@ -9,8 +9,8 @@ from braggscope.core.errors import InputError
 from braggscope.core.maps import Quantity, check_map, empty_map, flag_counts
 from braggscope.modalities.dfxm.analysis.deformation import deformation
 from braggscope.modalities.dfxm.estimators.moments import Moments
+from braggscope.modalities.dfxm.oblique.reflections import PUBLISHED, published
 from braggscope.modalities.dfxm.phantoms import oblique as phantom
-from braggscope.modalities.dfxm.reflections import PUBLISHED, published
 
 STD_DEG = {"chi": 4e-5, "phi": 2e-5, "obpitch": 3e-5}
 FRAME = (34, 62)
@@ -44,7 +44,7 @@ def observed(scan, seed=None, total=None):
 def uniform(f):
     """Maps of a crystal with the same F everywhere."""
     chosen = published()
-    from braggscope.modalities.dfxm.oblique import settings
+    from braggscope.modalities.dfxm.oblique.vectors import settings
     from braggscope.physics.deformation import diffraction_vector
 
     maps = []
@@ -154,7 +154,7 @@ def test_shifted_images_are_registered_to_a_hundredth_of_a_pixel(toml):
     maps[2] = maps[2].isel(row=slice(4, None), column=slice(3, None))
     moved = deformation(maps, reflections=toml)
     step = [moved.attrs[f"shift_3_{c}_um"] - still.attrs[f"shift_3_{c}_um"] for c in "xy"]
-    from braggscope.modalities.dfxm.sample_plane import plane_axes, view
+    from braggscope.modalities.dfxm.oblique.sample_plane import plane_axes, view
 
     chosen = published()
     seen = view(chosen.reflections[2], chosen.instrument, plane_axes(np.array([0.0, 0, 1])), (40, 72))

@@ -7,8 +7,8 @@ import xarray as xr
 from braggscope.core.modality import modality
 from braggscope.modalities.dfxm.analysis.deformation import deformation
 from braggscope.modalities.dfxm.analysis.sensitivity import sensitivity
+from braggscope.modalities.dfxm.oblique.reflections import PUBLISHED
 from braggscope.modalities.dfxm.phantoms import oblique as phantom
-from braggscope.modalities.dfxm.reflections import PUBLISHED
 
 VIEWS = ("deformation_gradient", "strain_and_rotation", "dislocation_density")
 

@@ -9,9 +9,9 @@ import xarray as xr
 from braggscope.core.errors import InputError
 from braggscope.core.maps import check_map
 from braggscope.core.scan import Axis, Scan
-from braggscope.modalities.dfxm import beams
 from braggscope.modalities.dfxm.analysis.gram_schmidt import gram_schmidt
 from braggscope.modalities.dfxm.phantoms.walls import dislocation_walls
+from braggscope.modalities.dfxm.separating import beams
 from braggscope.modalities.dfxm.views import gram_schmidt as views
 
 

@@ -12,8 +12,8 @@ from braggscope.core.maps import check_map, empty_map
 from braggscope.core.scan import Axis, Scan
 from braggscope.modalities.dfxm.analysis.multiresolution import multiresolution
 from braggscope.modalities.dfxm.analysis.multiresolution_of_map import multiresolution_of_map
+from braggscope.modalities.dfxm.separating.wavelets import Wavelets
 from braggscope.modalities.dfxm.views import multiresolution as views
-from braggscope.modalities.dfxm.wavelets import Wavelets
 
 
 class Stack:

@@ -15,9 +15,11 @@ from braggscope.core.errors import InputError
 from braggscope.core.maps import flag_counts
 from braggscope.core.noise import Noise
 from braggscope.core.simulation import Simulation
-from braggscope.modalities.dfxm import peak_kernels, peak_search, peak_table
 from braggscope.modalities.dfxm.estimators.peakfit import PeakFit
 from braggscope.modalities.dfxm.forward import RockingCurve
+from braggscope.modalities.dfxm.peaks import kernels as peak_kernels
+from braggscope.modalities.dfxm.peaks import search as peak_search
+from braggscope.modalities.dfxm.peaks import table as peak_table
 from braggscope.modalities.dfxm.photon_transfer import DetectorNoise
 
 CAMERA = Noise(gain=2.0, offset=100.0, readout=3.0)

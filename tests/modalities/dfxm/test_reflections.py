@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from braggscope.core.errors import InputError
-from braggscope.modalities.dfxm import oblique, reflections, sample_plane
 from braggscope.modalities.dfxm.geometry import DfxmGeometry
+from braggscope.modalities.dfxm.oblique import reflections, sample_plane
+from braggscope.modalities.dfxm.oblique import vectors as oblique
 
 SEEN = oblique.Observed(("chi", "phi"), "obpitch")
 

@@ -6,9 +6,9 @@ import torch
 
 from braggscope.core.errors import InputError
 from braggscope.core.maps import check_map
-from braggscope.modalities.dfxm import oblique
 from braggscope.modalities.dfxm.analysis.sensitivity import sensitivity
-from braggscope.modalities.dfxm.reflections import PUBLISHED, published
+from braggscope.modalities.dfxm.oblique import vectors as oblique
+from braggscope.modalities.dfxm.oblique.reflections import PUBLISHED, published
 from braggscope.physics.deformation import deformation_from_vectors, diffraction_vector
 
 

@@ -65,9 +65,9 @@ def components(
 
     Raises InputError where an option is out of range, there are fewer frames than components, or nothing stands out of the noise.
     """
-    from ..component_count import chosen_count, mean_variance, noise_of_weakest, scree
-    from ..scan_counts import ScanCounts
-    from ..separated import fill_masked, principal, sources
+    from ..separating.component_count import chosen_count, mean_variance, noise_of_weakest, scree
+    from ..separating.scan_counts import ScanCounts
+    from ..separating.separated import fill_masked, principal, sources
 
     _check(method, criterion, count, most, share, iterations, tolerance)
     counts = ScanCounts(scan, pedestal=pedestal, gain=gain, readout=readout)

@@ -20,12 +20,12 @@ from braggscope.core.errors import InputError, one_of
 from braggscope.core.maps import Quantity, empty_map
 from braggscope.physics.deformation import biot_strain, lattice_rotation, propagated, strain_and_rotation_jacobian
 
-from ..deforming import FEW, FLAT, SOME, Circuit, Drawn, Fitted, Plane, Seen, density, drawn, fitted
 from ..geometry import DfxmGeometry
-from ..oblique import observed
-from ..reflections import ReflectionSet, read_reflections
-from ..registering import registered
-from ..sample_plane import View, common_grid, plane_axes, view
+from ..oblique.deforming import FEW, FLAT, SOME, Circuit, Drawn, Fitted, Plane, Seen, density, drawn, fitted
+from ..oblique.reflections import ReflectionSet, read_reflections
+from ..oblique.registering import registered
+from ..oblique.sample_plane import View, common_grid, plane_axes, view
+from ..oblique.vectors import observed
 
 DISAGREE, DOUBTFUL = 8, 16
 MEANINGS = {
@@ -176,7 +176,7 @@ def _image(seen: Seen, view: View, plane: Plane, instrument: DfxmGeometry, regis
     else:
         usable = seen.usable
         values, _ = seen.vectors(np.arange(usable.size), instrument, plane.frame)
-    from ..sample_plane import interpolation
+    from ..oblique.sample_plane import interpolation
 
     weights, good = interpolation(moved.view, x.ravel(), y.ravel(), usable, cubic=False)
     at = np.where(good[:, None], weights @ np.nan_to_num(values), np.nan).reshape(*x.shape, -1)

@@ -47,8 +47,8 @@ def gram_schmidt(
 
     Raises InputError where regions lie outside the frame, only some of them are given, or the scan has no weak beam on some side.
     """
-    from ..beams import SCALE, half_light, orthonormal, profiles, projections, weak_angle
-    from ..scan_counts import ScanCounts
+    from ..separating.beams import SCALE, half_light, orthonormal, profiles, projections, weak_angle
+    from ..separating.scan_counts import ScanCounts
 
     limit = _threshold(threshold)
     counts = ScanCounts(scan, pedestal=pedestal, gain=gain, readout=readout)
@@ -108,7 +108,7 @@ def _positions(scan: Scan, motor: str) -> np.ndarray:
 
 def _lit(total: np.ndarray, counts: Any) -> np.ndarray:
     """Pixels whose total stands out of the noise."""
-    from ..beams import SIGNIFICANT
+    from ..separating.beams import SIGNIFICANT
 
     noise = counts.noise
     return total > SIGNIFICANT * np.sqrt(noise.gain * np.maximum(total, 0) + counts.points * noise.variance)
@@ -118,7 +118,7 @@ def _regions(
     scan: Scan, counts: Any, along: np.ndarray, boxes: tuple[str, str, str]
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float | str]]:
     """Total of each pixel, its region (0 strong, 1 minus, 2 plus, -1 none), and where the strong beam lies if it was sought."""
-    from ..beams import BEAMS, clusters, flanks, given_regions, strong_beam
+    from ..separating.beams import BEAMS, clusters, flanks, given_regions, strong_beam
 
     if "auto" in boxes and set(boxes) != {"auto"}:
         raise InputError("regions strong, minus and plus must all be given or none of them, for they belong together")
@@ -151,7 +151,7 @@ def _regions(
 
 def _fill_masked(counts: Any, directions: np.ndarray, scale: float, images: np.ndarray, variances: np.ndarray) -> None:
     """Images of masked pixels by least squares over the points they have, in place; NaN where those are too few."""
-    from ..beams import log_counts
+    from ..separating.beams import log_counts
 
     for which, curves in counts.masked_curves():
         for pixel, curve in zip(which, curves.T, strict=True):

@@ -1,7 +1,7 @@
 """Illumination, mesoscale and edges of the images of a scan, by wavelets.
 
 After Abulshohoud et al. 2022: what varies slowly over the image (the beam, thickness) is in the approximation, subgrains and
-walls are in coarse details, dislocations and edges in the finest ones. How the parts are made is in ../wavelets.py.
+walls are in coarse details, dislocations and edges in the finest ones. How the parts are made is in ../separating/wavelets.py.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def multiresolution(
 
     Raises InputError for an unknown wavelet, too many levels, or a frame that is not there.
     """
-    from ..multiscale import scales_map, scales_of_frames
-    from ..scan_counts import ScanCounts
-    from ..wavelets import Wavelets
+    from ..separating.multiscale import scales_map, scales_of_frames
+    from ..separating.scan_counts import ScanCounts
+    from ..separating.wavelets import Wavelets
 
     if image not in IMAGES:
         raise InputError(f"option image must be one of {', '.join(IMAGES)}, got '{image}'")

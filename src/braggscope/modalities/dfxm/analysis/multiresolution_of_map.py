@@ -37,8 +37,8 @@ def multiresolution_of_map(
 
     A value where there is hardly a signal may be anything, and wavelets carry it to its neighbours: see `unknown` and `worst`.
     """
-    from ..multiscale import scales_map
-    from ..wavelets import Wavelets
+    from ..separating.multiscale import scales_map
+    from ..separating.wavelets import Wavelets
 
     offered = [n for n in quantity_names(dataset) if dataset[n].dims == ("row", "column")]
     name = quantity or (offered[0] if offered else "")

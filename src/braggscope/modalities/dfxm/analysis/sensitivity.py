@@ -21,8 +21,8 @@ from braggscope.core.errors import InputError
 from braggscope.physics.deformation import propagated, strain_and_rotation_jacobian
 
 from ..geometry import DfxmGeometry
-from ..oblique import STRAIN_AXES, Observed, nominal, vectors
-from ..reflections import COPLANAR, ReflectionSet, condition, read_reflections
+from ..oblique.reflections import COPLANAR, ReflectionSet, condition, read_reflections
+from ..oblique.vectors import STRAIN_AXES, Observed, nominal, vectors
 
 COMPONENTS = tuple(a + b for a in "xyz" for b in "xyz")
 STRAINS = ("xx", "yy", "zz", "yz", "xz", "xy")

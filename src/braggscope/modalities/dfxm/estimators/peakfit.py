@@ -1,6 +1,6 @@
 """One to three peaks fitted to the rocking curve of every pixel, over one to three motors, with covariance and goodness of fit.
 
-The model, the estimate and the choice of the number of peaks are in ../peak_kernels.py and ../peak_search.py; what the flags mean
+The model, the estimate and the choice of the number of peaks are in ../peaks/; what the flags mean
 is in ../README.md.
 """
 
@@ -22,9 +22,9 @@ from braggscope.core.maps import Quantity
 from braggscope.core.source import Source
 from braggscope.infer.runtime import in_threads
 
-from .. import peak_search as search
-from ..peak_kernels import GAUSSIAN, LORENTZIAN, PSEUDO_VOIGT, per_peak
-from ..peak_table import Layout, describe, stronger_first
+from ..peaks import search
+from ..peaks.kernels import GAUSSIAN, LORENTZIAN, PSEUDO_VOIGT, per_peak
+from ..peaks.table import Layout, describe, stronger_first
 from ..photon_transfer import DetectorNoise, believed, detector_noise, gain_from, sample_pixels
 
 NOT_YET, NO_DATA, NO_SIGNAL, OUTSIDE, NARROW, WIDE, UNCONVERGED, AMBIGUOUS, MASKED = (1 << k for k in range(9))

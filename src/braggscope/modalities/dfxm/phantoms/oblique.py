@@ -29,9 +29,9 @@ from braggscope.physics.deformation import diffraction_vector
 from braggscope.physics.dislocations import straight_dislocation
 
 from ..geometry import DfxmGeometry
-from ..oblique import Observed, lab_vector, nominal, settings, vectors
-from ..reflections import ReflectionSet, published, read_reflections
-from ..sample_plane import View, diffracted_beam, plane_axes, view
+from ..oblique.reflections import ReflectionSet, published, read_reflections
+from ..oblique.sample_plane import View, diffracted_beam, plane_axes, view
+from ..oblique.vectors import Observed, lab_vector, nominal, settings, vectors
 
 CAMERA = Noise(gain=1.0, offset=99.453, readout=2.317, saturation=64000.0)
 PEAK = 0.98 * 64000

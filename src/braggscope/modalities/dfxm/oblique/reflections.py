@@ -39,7 +39,7 @@ from braggscope.core.errors import InputError
 from braggscope.physics.diffraction import wavelength
 from braggscope.physics.rotations import goniometer
 
-from .geometry import DfxmGeometry
+from ..geometry import DfxmGeometry
 
 FLIPS = ("none", "rows", "columns", "both")
 ORIENTATION_TOLERANCE_DEG = 1.0  # more than this between stated angles and lattice is a wrong index or sign, not a strain

@@ -20,10 +20,10 @@ import xarray as xr
 from braggscope.core.errors import InputError
 from braggscope.physics.deformation import deformation_from_vectors, dislocation_density, distortion
 
-from .geometry import DfxmGeometry
-from .oblique import Observed, sample_vectors
+from ..geometry import DfxmGeometry
 from .reflections import COPLANAR, Reflection, condition
 from .sample_plane import View, interpolation
+from .vectors import Observed, sample_vectors
 
 PLACES = 30_000  # of a band of rows
 FEW, FLAT, SOME = 1, 2, 4  # flags: fewer than three reflections, those left coplanar, some missing

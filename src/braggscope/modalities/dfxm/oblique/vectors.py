@@ -20,7 +20,7 @@ from braggscope.core.errors import InputError
 from braggscope.physics.diffraction import bragg_angle, wavevector
 from braggscope.physics.rotations import about_axis
 
-from .geometry import DfxmGeometry
+from ..geometry import DfxmGeometry
 from .reflections import Reflection
 
 SILICON_A = 5.43102051  # lattice parameter at 22.5 C, angstrom (CODATA 2018)

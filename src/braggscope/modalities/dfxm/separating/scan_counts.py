@@ -259,7 +259,7 @@ def _in_grid_order(kept: list[tuple[np.ndarray, np.ndarray]], seen: np.ndarray) 
 
 def _noise(scan: Scan, sample: np.ndarray, *, pedestal: str, gain: str, readout: str) -> CountNoise:
     """Level, gain and variance as the options say, else from the scatter of the scan; gain 1 where it does not show."""
-    from .photon_transfer import believed, detector_noise, gain_from
+    from ..photon_transfer import believed, detector_noise, gain_from
 
     given = _number("pedestal", pedestal, ("auto", "none"))
     _number("gain", gain, ("auto",), above=0.0)

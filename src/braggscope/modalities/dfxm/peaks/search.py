@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from .peak_kernels import PSEUDO_VOIGT, _compiled, _small, cholesky, climb, model, per_peak, per_peak_compiled, weigh, workspace
+from .kernels import PSEUDO_VOIGT, _compiled, _small, cholesky, climb, model, per_peak, per_peak_compiled, weigh, workspace
 
 STEPS, TRIES, LLOYD = 60, 4, 8
 NARROWEST, CROSS = 0.2, 6.0  # least s in steps; largest |c|

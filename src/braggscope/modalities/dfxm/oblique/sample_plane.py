@@ -17,7 +17,7 @@ import numpy as np
 
 from braggscope.core.errors import InputError
 
-from .geometry import DfxmGeometry
+from ..geometry import DfxmGeometry
 from .reflections import Reflection
 
 if TYPE_CHECKING:

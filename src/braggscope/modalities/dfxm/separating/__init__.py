@@ -1,0 +1,1 @@
+"""Scans taken apart: components, strong and weak beams, scales."""
