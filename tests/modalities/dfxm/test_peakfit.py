@@ -18,7 +18,7 @@ from braggscope.core.simulation import Simulation
 from braggscope.modalities.dfxm.estimators.peakfit import PeakFit
 from braggscope.modalities.dfxm.forward import RockingCurve
 from braggscope.modalities.dfxm.peaks import kernels as peak_kernels
-from braggscope.modalities.dfxm.peaks import search as peak_search
+from braggscope.modalities.dfxm.peaks import starts as peak_starts
 from braggscope.modalities.dfxm.peaks import table as peak_table
 from braggscope.modalities.dfxm.photon_transfer import DetectorNoise
 
@@ -312,4 +312,4 @@ def test_the_bound_is_reached():
     found = fitted(simulated(np.tile(mean, (3000, 1)), GRIDS[1]), gain=2, readout=3)
     error = found["chi"].values[0] - 4 - 0.08 * 1.2
     assert error.std() / bound < 1.05 and abs(error.mean()) < 4 * bound / math.sqrt(3000)
-    assert peak_search.bounds_of(x, 1, 0, 1).shape == (2, 4)
+    assert peak_starts.bounds_of(x, 1, 0, 1).shape == (2, 4)

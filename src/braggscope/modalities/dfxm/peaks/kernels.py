@@ -29,8 +29,11 @@ CREEP = 0.05  # of the way to the goal that a step must go
 LONGEST = 1.0  # step of ln s, c and eta, and of a centre in units of s
 
 _inlined = njit(inline="always", error_model="numpy")
-_compiled = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp", "reassoc"}, error_model="numpy")
-_small = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")  # loops too short for vectors
+compiled = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp", "reassoc"}, error_model="numpy")
+# for loops too short for vectors
+compiled_small = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
+    cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy"
+)  # loops too short for vectors
 
 
 def per_peak(motors: int, shape: int) -> int:
@@ -38,10 +41,10 @@ def per_peak(motors: int, shape: int) -> int:
     return 1 + 2 * motors + motors * (motors - 1) // 2 + (1 if shape == PSEUDO_VOIGT else 0)
 
 
-per_peak_compiled = _compiled(per_peak)
+per_peak_compiled = compiled(per_peak)
 
 
-@_compiled
+@compiled
 def exponential(power, size):  # type: ignore[no-untyped-def]
     """exp of non-positive numbers, in place, to 3e-10 of the value; below -40 it is exp(-40).
 
@@ -60,7 +63,7 @@ def exponential(power, size):  # type: ignore[no-untyped-def]
         power[i] = e * e
 
 
-@_compiled
+@compiled
 def model(theta, x, base, peaks, shape, mean, jacobian, room):  # type: ignore[no-untyped-def]
     """Expected counts and their derivatives by all parameters.
 
@@ -114,7 +117,7 @@ def model(theta, x, base, peaks, shape, mean, jacobian, room):  # type: ignore[n
                 jacobian[at + 1 + motors + e, i] = slope * room[2 + e, i]
 
 
-@_compiled
+@compiled
 def _shape(theta, at, shape, size, height, jacobian, room):  # type: ignore[no-untyped-def]
     """From -|u|^2 / 2 in room[0]: the shape, into the row of the amplitude, and amplitude times its derivative, into room[0]."""
     eta = 0.0 if shape == GAUSSIAN else 1.0 if shape == LORENTZIAN else theta[at + 3]
@@ -135,7 +138,7 @@ def _shape(theta, at, shape, size, height, jacobian, room):  # type: ignore[no-u
         room[0, i] = height * ((1 - eta) * room[0, i] + 2 * HALF * eta * room[1, i] * room[1, i])
 
 
-@_compiled
+@compiled
 def weigh(weight, valid, mean, noise, counts, mixed):  # type: ignore[no-untyped-def]
     """Inverse variance of each count under the model, and the misfit with it; `mixed`: under the larger of model and count, for
     the first steps."""
@@ -149,7 +152,7 @@ def weigh(weight, valid, mean, noise, counts, mixed):  # type: ignore[no-untyped
     return total
 
 
-@_compiled
+@compiled
 def misfit(counts, mean, weight):  # type: ignore[no-untyped-def]
     """Weighted sum of squared residuals."""
     total = 0.0
@@ -159,7 +162,7 @@ def misfit(counts, mean, weight):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@compiled
 def normal_equations(counts, mean, weight, jacobian, size, info, slope, room):  # type: ignore[no-untyped-def]
     """Information J^T W J (lower triangle) and gradient J^T W (y - mu), two by two, which loads each value half as often."""
     points = len(counts)
@@ -185,7 +188,7 @@ def normal_equations(counts, mean, weight, jacobian, size, info, slope, room):  
             info[a, b], info[a, d], info[c, b], info[c, d] = ab, ad, cb, cd
 
 
-@_small
+@compiled_small
 def cholesky(info, free, size, damping, root):  # type: ignore[no-untyped-def]
     """Lower triangular root of the damped information, without what is not free, with the inverse of its diagonal there.
 
@@ -208,7 +211,7 @@ def cholesky(info, free, size, damping, root):  # type: ignore[no-untyped-def]
     return True
 
 
-@_small
+@compiled_small
 def solve(root, slope, free, size, step):  # type: ignore[no-untyped-def]
     """The step (root root^T)^-1 slope."""
     for a in range(size):
