@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from braggscope.core.batch import Batch
 from braggscope.modalities.dfxm.estimators.moments import Moments
 from braggscope.modalities.dfxm.phantoms.grains import subgrains
 from braggscope.modalities.dfxm.views import rocking as views
@@ -96,6 +97,49 @@ def test_rocking_curves_mark_pedestal_mean_and_width(shape):
     motor = views.motors_of(m)[0]
     assert mean.get_xdata()[0] == pytest.approx(pixel[motor].item())
     assert len(curve.get_xdata()) == shape[0]
+
+
+def test_a_curve_of_two_motors_is_the_mean_over_the_other_at_each_position():
+    shape = (5, 14)
+    source, m = mapped(shape)
+    panel_chi, panel_mu = views.rocking_curves(m, source).axes[1:3]
+    row, column = (int(w.strip(",")) for w in panel_chi.get_title().split()[1::2])
+    counts = np.concatenate([batch.frames[:, row, column] for batch in source.batches()]).reshape(shape)
+    for panel, axis, name in ((panel_chi, 0, "chi"), (panel_mu, 1, "mu")):
+        x, y = panel.lines[0].get_data()
+        np.testing.assert_allclose(x, source.grid[name].values)
+        np.testing.assert_allclose(y, counts.mean(axis=1 - axis))
+
+
+class Masked:
+    """A source in which the counts of some frames may not be used."""
+
+    def __init__(self, source, frames):
+        self.source, self.frames = source, frames
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def batches(self):
+        for batch in self.source.batches():
+            good = np.ones(batch.frames.shape, bool)
+            good[np.isin(batch.index, self.frames)] = False
+            yield Batch(batch.index, batch.frames, mask=good)
+
+
+def test_counts_that_may_not_be_used_are_no_part_of_a_curve():
+    source, m = mapped((21,))
+    y = views.rocking_curves(m, Masked(source, [4, 10])).axes[1].lines[0].get_ydata()
+    assert np.flatnonzero(np.isnan(y)).tolist() == [4, 10]
+    shape = (5, 14)
+    source, m = mapped(shape)
+    lost = [*range(14, 28), 3]  # the second position of chi, and one point of the first
+    panel = views.rocking_curves(m, Masked(source, lost)).axes[1]
+    row, column = (int(w.strip(",")) for w in panel.get_title().split()[1::2])
+    counts = np.concatenate([batch.frames[:, row, column] for batch in source.batches()]).astype(float).reshape(shape)
+    y = panel.lines[0].get_ydata()
+    assert np.isnan(y[1]) and y[0] == pytest.approx(np.delete(counts[0], 3).mean())
+    assert y[2:] == pytest.approx(counts[2:].mean(axis=1))
 
 
 def test_the_colour_key_tells_directions_apart():

@@ -5,6 +5,7 @@ A view takes a map and, where it needs frames, the scan; it gives a figure, or N
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from braggscope.core.estimator import motor_positions
 from braggscope.core.maps import quantity_names
 from braggscope.plot.colour_key import draw_key, key_colours
 from braggscope.plot.panels import maps_figure
+
+from .scales import spanned
 
 CURVES = 4  # pixels whose curves are shown
 SIGNED_ENDS = ("_skewness", "_kurtosis", "_covariance")
@@ -60,7 +63,7 @@ def mosaicity(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     if len(motors) < 2 or dataset[motors[0]].ndim != 2:
         return None
     y, x = motors[:2]
-    ranges = _range(dataset[y].values), _range(dataset[x].values)
+    ranges = spanned(dataset[y].values), spanned(dataset[x].values)
     colours = key_colours(dataset[y].values, dataset[x].values, *ranges)
     figure = Figure(figsize=(9, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 1.4))
@@ -77,7 +80,7 @@ def rocking_curves(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     """Total intensity, and the curves of some pixels with pedestal, mean and width marked.
 
     None without the scan and for a map without positions of its motors. The pixels are spread over the range of the total; over
-    several motors, the curve is summed over the others.
+    several motors, the curve is the mean over the others.
     """
     if scan is None or "total" not in dataset or dataset["total"].ndim != 2 or not motors_of(dataset):
         return None
@@ -93,26 +96,28 @@ def rocking_curves(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     for n, (row, column) in enumerate(at):
         image.plot(column, row, "o", mfc="none", mec=f"C{n + 1}", ms=9, mew=2)
         for ax, motor in zip(axes[n], motors, strict=True):
-            _curve_panel(ax, dataset.isel(row=row, column=column), motor, positions[motor], curves[:, n], f"C{n + 1}")
+            curve = _along(scan, motor, positions[motor]), _along(scan, motor, curves[:, n])
+            _curve_panel(ax, dataset.isel(row=row, column=column), motor, *curve, f"C{n + 1}")
+            ax.set_ylabel("count" if len(motors) == 1 else "mean count", fontsize=7)
             ax.set_title(f"row {row}, column {column}", fontsize=8)
     for ax, motor in zip(axes[-1], motors, strict=True):
         ax.set_xlabel(f"{motor} ({dataset[motor].attrs['units']})")
     return figure
 
 
+def _along(scan: Any, motor: str, values: np.ndarray) -> np.ndarray:
+    """Mean of what is known at the points (flat grid position) over all scan axes but the motor's, shape (position,)."""
+    axis = [str(name) for name in scan.grid.dims].index(motor)
+    by_position = np.moveaxis(values.reshape(scan.shape), axis, 0).reshape(scan.shape[axis], -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a position without any count: NaN
+        return np.asarray(np.nanmean(by_position, axis=1))
+
+
 def _curve_panel(ax: Any, pixel: xr.Dataset, motor: str, positions: np.ndarray, curve: np.ndarray, colour: str) -> None:
-    """One curve; over several motors, the mean over the others at each nominal position."""
-    steps = np.round((positions - positions.min()) / max(np.ptp(positions), 1e-30) * 1e4)
+    """One curve with the pedestal, mean and width of its pixel."""
     order = np.argsort(positions, kind="stable")
-    if len(np.unique(steps)) < len(steps):
-        count = max(2, round(len(positions) ** 0.5))
-        edges = np.linspace(positions.min(), positions.max(), count + 1)
-        which = np.clip(np.searchsorted(edges, positions, side="right") - 1, 0, count - 1)
-        x = np.array([positions[which == i].mean() for i in range(count) if (which == i).any()])
-        y = np.array([np.nanmean(curve[which == i]) for i in range(count) if (which == i).any()])
-    else:
-        x, y = positions[order], curve[order]
-    ax.plot(x, y, ".-", color=colour, ms=3, lw=0.8)
+    ax.plot(positions[order], curve[order], ".-", color=colour, ms=3, lw=0.8)
     ax.axhline(float(pixel["pedestal"]), color="0.4", lw=0.8, ls="--")
     mean, width = float(pixel[motor]), float(pixel[f"{motor}_width"])
     if np.isfinite(mean):
@@ -120,7 +125,6 @@ def _curve_panel(ax: Any, pixel: xr.Dataset, motor: str, positions: np.ndarray, 
     if np.isfinite(mean) and np.isfinite(width):
         ax.axvspan(mean - width, mean + width, color="0.85", zorder=0)
     ax.tick_params(labelsize=7)
-    ax.set_ylabel("count" if len(x) == len(positions) else "mean count", fontsize=7)
 
 
 def _spread_pixels(dataset: xr.Dataset) -> list[tuple[int, int]]:
@@ -133,16 +137,10 @@ def _spread_pixels(dataset: xr.Dataset) -> list[tuple[int, int]]:
 
 
 def _curves(scan: Any, at: list[tuple[int, int]]) -> np.ndarray:
-    """Counts of some pixels at each point of the scan, NaN where there is no frame; shape (point, pixel)."""
+    """Counts of some pixels at each point of the scan, NaN where there is none that may be used; shape (point, pixel)."""
     curves = np.full((int(np.prod(scan.shape)), len(at)), np.nan)
     rows, columns = (np.array([p[i] for p in at], int) for i in (0, 1))
     for batch in scan.batches():
-        curves[batch.index] = batch.frames[:, rows, columns]
+        counts = batch.frames[:, rows, columns]
+        curves[batch.index] = counts if batch.mask is None else np.where(batch.mask[:, rows, columns], counts, np.nan)
     return curves
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    """2nd to 98th percentile, never empty."""
-    finite = values[np.isfinite(values)]
-    low, high = np.percentile(finite, [2, 98]) if finite.size else (0.0, 1.0)
-    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
