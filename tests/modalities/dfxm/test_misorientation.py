@@ -160,7 +160,8 @@ def test_misorientations_below_the_noise_are_flagged():
     k = kam(rotation_map(noisy, np.eye(3) * 0.02**2))
     step = noisy + np.where(np.arange(20)[None, :, None] < 10, 0, 3.0)
     s = kam(rotation_map(step, np.eye(3) * 0.02**2))
-    assert flag_counts(s)["misorientation_hidden_by_noise"] <= flag_counts(k)["misorientation_hidden_by_noise"]
+    hidden = [flag_counts(one)["misorientation_hidden_by_noise"] for one in (s, k)]
+    assert 40 < hidden[0] <= hidden[1]  # of 400 pixels; those beside the step stand out
     assert (s["flag"].values[:, 9:11] == 0).all()
 
 

@@ -8,7 +8,7 @@ from braggscope.core.errors import InputError
 from braggscope.core.maps import check_map
 from braggscope.modalities.dfxm.analysis.sensitivity import sensitivity
 from braggscope.modalities.dfxm.oblique import vectors as oblique
-from braggscope.modalities.dfxm.oblique.reflections import PUBLISHED, published
+from braggscope.modalities.dfxm.oblique.reflections import PUBLISHED, published, read_reflections
 from braggscope.physics.deformation import deformation_from_vectors, diffraction_vector
 
 
@@ -63,8 +63,21 @@ def test_without_one_of_three_nothing_is_known(toml, tmp_path):
     assert "best_3" not in found.attrs
 
 
-def test_the_crystal_frame_and_other_axes_are_offered(toml):
-    assert np.allclose(sensitivity(reflections=toml, frame="crystal")["error"], sensitivity(reflections=toml)["error"], rtol=1e-6)
+def test_errors_in_the_crystal_frame_are_the_same_however_the_crystal_stands_in_the_sample(toml, tmp_path):
+    # the published crystal stands as the sample does; with one more motor under it at 37 deg it is turned in the sample's frame
+    path = tmp_path / "turned.toml"
+    text = PUBLISHED.replace("phi:y", "phi:y psi:z").replace("at = {", "at = {psi = 37.0, ")
+    path.write_text(text)
+    assert not np.allclose(read_reflections(path).orientation, np.eye(3), atol=0.1)
+    straight = sensitivity(reflections=toml)
+    crystal, sample = (sensitivity(reflections=path, frame=frame) for frame in ("crystal", "sample"))
+    for name in ("error", "strain_error", "rotation_error"):
+        np.testing.assert_allclose(crystal[name], straight[name], rtol=1e-6)
+    np.testing.assert_allclose(crystal["derivative"], straight["derivative"], rtol=1e-5, atol=1e-5)
+    assert (abs(sample["error"] / straight["error"] - 1) > 0.01).any()
+
+
+def test_other_axes_are_offered(toml):
     found = sensitivity(reflections=toml, strain_axis="ccmth", motors=("mu", "chi"))
     assert np.isfinite(found["error"]).all() and found["observable"].values.tolist() == ["mu", "chi", "ccmth"]
 
