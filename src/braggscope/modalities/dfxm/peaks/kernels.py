@@ -32,8 +32,6 @@ _inlined = njit(inline="always", error_model="numpy")
 compiled = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp", "reassoc"}, error_model="numpy")
 # for loops too short for vectors
 compiled_small = njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy")
-    cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"}, error_model="numpy"
-)  # loops too short for vectors
 
 
 def per_peak(motors: int, shape: int) -> int:
