@@ -24,6 +24,7 @@ from braggscope.core.maps import Quantity, empty_map, flag_counts, load, save
 from braggscope.core.simulation import Simulation
 from braggscope.modalities.dfxm.analysis.deformation import deformation
 from braggscope.modalities.dfxm.estimators.moments import Moments
+from braggscope.modalities.dfxm.oblique.component_names import COMPONENTS
 from braggscope.modalities.dfxm.oblique.reflections import PUBLISHED, published
 from braggscope.modalities.dfxm.phantoms import oblique as phantom
 
@@ -45,7 +46,7 @@ def moments(simulation: Simulation) -> xr.Dataset:
 
 
 def tensors(dataset: xr.Dataset, suffix: str = "") -> np.ndarray:
-    found = np.stack([dataset[f"F_{c}{suffix}"].values for c in phantom.COMPONENTS], -1)
+    found = np.stack([dataset[f"F_{c}{suffix}"].values for c in COMPONENTS], -1)
     return found.reshape(*found.shape[:-1], 3, 3)
 
 

@@ -9,6 +9,7 @@ from braggscope.core.errors import InputError
 from braggscope.core.maps import Quantity, check_map, empty_map, flag_counts
 from braggscope.modalities.dfxm.analysis.deformation import deformation
 from braggscope.modalities.dfxm.estimators.moments import Moments
+from braggscope.modalities.dfxm.oblique.component_names import COMPONENTS
 from braggscope.modalities.dfxm.oblique.reflections import PUBLISHED, published
 from braggscope.modalities.dfxm.phantoms import oblique as phantom
 
@@ -59,7 +60,7 @@ def uniform(f):
 
 
 def tensor(dataset, suffix=""):
-    found = np.stack([dataset[f"F_{c}{suffix}"].values for c in phantom.COMPONENTS], -1)
+    found = np.stack([dataset[f"F_{c}{suffix}"].values for c in COMPONENTS], -1)
     return found.reshape(*found.shape[:-1], 3, 3)
 
 

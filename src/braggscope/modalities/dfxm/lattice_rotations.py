@@ -27,7 +27,7 @@ from torch import Tensor
 from braggscope.core.errors import InputError
 from braggscope.physics import rotations
 
-COMPONENTS = ("rotation_x", "rotation_y", "rotation_z")
+ROTATIONS = ("rotation_x", "rotation_y", "rotation_z")
 PAIRS = ((0, 1), (0, 2), (1, 2))
 DEGREE = math.pi / 180
 
@@ -48,10 +48,10 @@ class LatticeRotations:
     @classmethod
     def of(cls, dataset: xr.Dataset) -> LatticeRotations:
         """From the variables rotation_x, rotation_y and rotation_z of a map, shapes (row, column)."""
-        missing = [name for name in COMPONENTS if name not in dataset]
+        missing = [name for name in ROTATIONS if name not in dataset]
         if missing:
-            raise InputError(f"an orientation map needs {', '.join(COMPONENTS)}; this map lacks {', '.join(missing)}")
-        vector = torch.from_numpy(np.stack([dataset[n].values for n in COMPONENTS], -1).astype(np.float64)) * DEGREE
+            raise InputError(f"an orientation map needs {', '.join(ROTATIONS)}; this map lacks {', '.join(missing)}")
+        vector = torch.from_numpy(np.stack([dataset[n].values for n in ROTATIONS], -1).astype(np.float64)) * DEGREE
         unseen = None
         state = rotations.from_rotation_vector(vector)
         if "unseen_axis" in dataset.attrs:
@@ -132,14 +132,14 @@ def variance_along(axis: Tensor, covariance: Tensor) -> Tensor:
 
 def _covariance(dataset: xr.Dataset) -> Tensor | None:
     """The covariance matrix of the rotation vector, rad^2; None without standard deviations, 0 for pairs that are not given."""
-    if any(f"{name}_std" not in dataset for name in COMPONENTS):
+    if any(f"{name}_std" not in dataset for name in ROTATIONS):
         return None
-    shape = dataset[COMPONENTS[0]].shape
+    shape = dataset[ROTATIONS[0]].shape
     matrix = np.zeros((*shape, 3, 3))
-    for i, name in enumerate(COMPONENTS):
+    for i, name in enumerate(ROTATIONS):
         matrix[..., i, i] = dataset[f"{name}_std"].values ** 2
     for i, j in PAIRS:
-        name = f"{COMPONENTS[i]}_{COMPONENTS[j]}_covariance"
+        name = f"{ROTATIONS[i]}_{ROTATIONS[j]}_covariance"
         if name in dataset:
             matrix[..., i, j] = matrix[..., j, i] = dataset[name].values
     return torch.from_numpy(matrix * DEGREE**2)

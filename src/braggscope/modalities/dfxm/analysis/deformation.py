@@ -21,6 +21,7 @@ from braggscope.core.maps import Quantity, empty_map
 from braggscope.physics.deformation import biot_strain, lattice_rotation, propagated, strain_and_rotation_jacobian
 
 from ..geometry import DfxmGeometry
+from ..oblique.component_names import COMPONENTS, STRAINS
 from ..oblique.deforming import FEW, FLAT, SOME, Circuit, Drawn, Fitted, Plane, Seen, density, drawn, fitted
 from ..oblique.reflections import ReflectionSet, read_reflections
 from ..oblique.registering import registered
@@ -36,8 +37,6 @@ MEANINGS = {
     DOUBTFUL: "doubtful_in_a_reflection",
 }
 UNLIKELY = 1e-6  # probability of a chi-square below which reflections disagree
-COMPONENTS = tuple(a + b for a in "xyz" for b in "xyz")
-STRAINS = ("xx", "yy", "zz", "yz", "xz", "xy")
 FRAMES, REFERENCES, COMPARED = ("sample", "crystal"), ("settings", "mean"), ("total", "bending", "none")
 
 

@@ -19,7 +19,7 @@ from braggscope.core.errors import InputError
 
 from ..carried import carried_flag, image_dims, pixel_attributes, variable
 from ..geometry import DfxmGeometry
-from ..lattice_rotations import COMPONENTS, DEGREE, LatticeRotations, variance_along
+from ..lattice_rotations import DEGREE, ROTATIONS, LatticeRotations, variance_along
 from . import _regions
 from .orientation import orientation_of
 
@@ -124,7 +124,7 @@ def _table(
         mean = np.bincount(group, place, count) / size
         found[name] = variable(mean, "px", f"mean {name.removeprefix('centre_')} of the domain", ("domain",))
     vector = means.vectors_from()
-    for i, name in enumerate(COMPONENTS):
+    for i, name in enumerate(ROTATIONS):
         found[f"mean_{name}"] = variable(vector[:, i], "deg", f"{name} of the mean lattice", ("domain",))
         if means.covariance is not None:
             std = means.covariance[:, i, i].sqrt().numpy() / DEGREE

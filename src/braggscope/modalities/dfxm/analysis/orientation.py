@@ -39,7 +39,7 @@ from ..carried import (
     variable,
 )  # fmt: skip
 from ..geometry import DfxmGeometry
-from ..lattice_rotations import COMPONENTS, DEGREE, PAIRS
+from ..lattice_rotations import DEGREE, PAIRS, ROTATIONS
 
 STEP = 1e-4  # rad, of the central differences: error and rounding are below 1e-8 of the derivative
 CHUNK = 2**17  # pixels at once: some 50 MB of matrices
@@ -92,7 +92,7 @@ def orientation(
 
 def orientation_of(dataset: xr.Dataset, geometry: DfxmGeometry | None = None) -> xr.Dataset:
     """An orientation map as it is; of a map with motor positions, its `orientation`."""
-    return dataset if COMPONENTS[0] in dataset else orientation(dataset, geometry=geometry)
+    return dataset if ROTATIONS[0] in dataset else orientation(dataset, geometry=geometry)
 
 
 def _two_theta(geometry: DfxmGeometry) -> Tensor:
@@ -191,7 +191,7 @@ def _result(dataset: xr.Dataset, known: np.ndarray, vector: np.ndarray, covarian
 
     tilt = np.linalg.norm(vector, axis=-1)
     found: dict[str, Any] = {}
-    for i, name in enumerate(COMPONENTS):
+    for i, name in enumerate(ROTATIONS):
         found[name] = variable(image(vector[:, i]), "deg", f"lattice rotation about {name[-1]} of the laboratory")
         if covariance is not None:
             std = np.sqrt(covariance[:, i, i])
@@ -203,8 +203,8 @@ def _result(dataset: xr.Dataset, known: np.ndarray, vector: np.ndarray, covarian
         std = np.sqrt(np.where(tilt > 0, along, np.trace(covariance, axis1=1, axis2=2) / 2))
         found["tilt_std"] = variable(image(std), "deg", "standard deviation of the tilt")
         for i, j in PAIRS:
-            name = f"{COMPONENTS[i]}_{COMPONENTS[j]}_covariance"
-            label = f"covariance of the errors of {COMPONENTS[i]} and {COMPONENTS[j]}"
+            name = f"{ROTATIONS[i]}_{ROTATIONS[j]}_covariance"
+            label = f"covariance of the errors of {ROTATIONS[i]} and {ROTATIONS[j]}"
             found[name] = variable(image(covariance[:, i, j]), "deg^2", label)
     found |= carried_total(dataset)
     found["flag"] = carried_flag(dataset, {"no_orientation": ~known})

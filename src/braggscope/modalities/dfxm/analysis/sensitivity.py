@@ -21,11 +21,10 @@ from braggscope.core.errors import InputError
 from braggscope.physics.deformation import propagated, strain_and_rotation_jacobian
 
 from ..geometry import DfxmGeometry
+from ..oblique.component_names import COMPONENTS, STRAINS
 from ..oblique.reflections import COPLANAR, ReflectionSet, condition, read_reflections
 from ..oblique.vectors import STRAIN_AXES, Observed, nominal, vectors
 
-COMPONENTS = tuple(a + b for a in "xyz" for b in "xyz")
-STRAINS = ("xx", "yy", "zz", "yz", "xz", "xy")
 MOST = 12  # reflections of which every choice is tried
 
 

@@ -29,6 +29,7 @@ from braggscope.physics.deformation import diffraction_vector
 from braggscope.physics.dislocations import straight_dislocation
 
 from ..geometry import DfxmGeometry
+from ..oblique.component_names import COMPONENTS
 from ..oblique.reflections import ReflectionSet, published, read_reflections
 from ..oblique.sample_plane import View, diffracted_beam, plane_axes, view
 from ..oblique.vectors import Observed, lab_vector, nominal, settings, vectors
@@ -42,7 +43,6 @@ RAY_POINTS = 5
 REACH = 4.0  # standard deviations of the peak that a scan holds beyond the peaks of its pixels
 ALL, FAR = 0.001, 0.02  # share of the pixels left out of that: a core bends without limit, and the steps would miss the rest
 SEEN = Observed(("chi", "phi"), "obpitch")
-COMPONENTS = tuple(a + b for a in "xyz" for b in "xyz")
 
 # Aluminium, as published: b along [1 -1 0], slip plane (1 1 -1), line [1 1 2]
 BURGERS_UM, POISSON = 2.86e-4, 0.334

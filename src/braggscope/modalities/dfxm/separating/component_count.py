@@ -23,8 +23,6 @@ import numpy as np
 
 from .scan_counts import CountNoise, ScanCounts
 
-CRITERIA = ("auto", "noise", "share", "minka")
-
 
 @dataclass(frozen=True)
 class Scree:

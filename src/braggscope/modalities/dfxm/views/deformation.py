@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 
 from braggscope.plot.panels import flag_panel, image_panel
 
-COMPONENTS = tuple(a + b for a in "xyz" for b in "xyz")
-STRAINS = ("xx", "yy", "zz", "yz", "xz", "xy")
+from ..oblique.component_names import COMPONENTS, STRAINS
 
 
 def deformation_gradient(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
