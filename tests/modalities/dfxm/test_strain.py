@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from braggscope.core.errors import InputError
 from braggscope.core.maps import check_map, flag_counts
 from braggscope.modalities.dfxm.analysis.strain import strain
+from braggscope.modalities.dfxm.geometry import DfxmGeometry
 from braggscope.physics.diffraction import wavelength
 
 SILICON_111 = 3.135601  # angstrom
@@ -82,6 +83,19 @@ def test_a_scan_without_a_rocking_motor_says_that_tilts_look_like_strain():
     assert "looks like strain" in strain([peak_map("ccmth", [[6.0, 6.1]])]).attrs["caution"]
     both = peak_map("ccmth", [[6.0, 6.1]]).assign(mu=(("row", "column"), [[0.0, 0.1]], {"units": "deg", "long_name": "mu"}))
     assert "caution" not in strain([both]).attrs
+
+
+def test_which_motors_rock_says_the_goniometer_of_the_geometry_or_of_the_map():
+    def also(motor):
+        image = (("row", "column"), [[0.0, 0.1]], {"units": "deg", "long_name": motor})
+        return peak_map("ccmth", [[6.0, 6.1]]).assign({motor: image})
+
+    other = DfxmGeometry(goniometer="base:-y roll:x")
+    assert "caution" in strain([also("base")]).attrs
+    assert "caution" not in strain([also("base")], geometry=other).attrs
+    assert "caution" in strain([also("mu")], geometry=other).attrs
+    stated = also("base").assign_attrs(geometry=json.dumps({"goniometer": other.goniometer}))
+    assert "caution" not in strain([stated]).attrs
 
 
 def several(peaks, noise, seed=0):

@@ -23,7 +23,16 @@ import xarray as xr
 from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 
-from ..carried import carried_flag, carried_total, image_dims, in_degrees, pixel_attributes, still_motors, variable
+from ..carried import (
+    carried_flag,
+    carried_total,
+    geometry_of,
+    image_dims,
+    in_degrees,
+    pixel_attributes,
+    still_motors,
+    variable,
+)  # fmt: skip
 from ..geometry import DfxmGeometry
 
 SIGNAL = 5.0  # standard deviations from which the sum over several maps is believed, as in the moments
@@ -76,17 +85,14 @@ def strain(
     result.attrs = {"reference": at, "reference_unit": peak.unit, "reference_from": how, **pixel_attributes(maps[0], geometry)}
     if at_std is not None:
         result.attrs["reference_std"] = at_std
-    if not peak.rocking:
+    if not any(name in maps[0] for name in geometry_of(maps[0], geometry).goniometer_axes()):
         result.attrs["caution"] = "no rocking motor was scanned along: a tilt that was not integrated over looks like strain"
     return result
 
 
 @dataclass(frozen=True)
 class _Peak:
-    """Where the peak of each pixel is along a motor, in its unit; shapes (row, column).
-
-    rocking: Whether a motor that rocks the crystal was scanned along.
-    """
+    """Where the peak of each pixel is along a motor, in its unit; shapes (row, column)."""
 
     motor: str
     unit: str
@@ -94,7 +100,6 @@ class _Peak:
     std: np.ndarray | None
     total: dict[str, xr.DataArray]
     reasons: dict[str, np.ndarray]
-    rocking: bool
 
 
 def _ccmth(position: np.ndarray, reference: float) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +118,6 @@ def _energy(position: np.ndarray, reference: float) -> tuple[np.ndarray, np.ndar
 
 
 MOTORS: dict[str, Curve] = {"ccmth": _ccmth, "obpitch": _obpitch, "energy": _energy, "ccmenergy": _energy}
-ROCKING = ("mu", "phi", "diffry", "chi", "omega", "diffrz")
 
 
 def _scanned(dataset: xr.Dataset, motor: str) -> _Peak:
@@ -129,8 +133,7 @@ def _scanned(dataset: xr.Dataset, motor: str) -> _Peak:
     unit = str(dataset[name].attrs.get("units", "")) if energy else "deg"
     position = np.asarray(dataset[name].values, np.float64) if energy else in_degrees(dataset[name])
     error = None if std is None else np.asarray(std.values, np.float64) if energy else in_degrees(std)
-    rocking = any(other in dataset for other in ROCKING)
-    return _Peak(name, unit or "keV", position, error, carried_total(dataset), {}, rocking)
+    return _Peak(name, unit or "keV", position, error, carried_total(dataset), {})
 
 
 def _several(maps: list[xr.Dataset], motor: str) -> _Peak:
@@ -160,7 +163,7 @@ def _several(maps: list[xr.Dataset], motor: str) -> _Peak:
         total["total_std"] = variable(whole_std, str(maps[0]["total"].attrs["units"]), "standard deviation of total")
     reasons = {"no_signal": dark, "peak_cut_by_the_end_of_the_scan": ends & ~dark}
     unit = "keV" if "energy" in name else "deg"
-    return _Peak(name, unit, mean, std if errors else None, total, reasons, any(other in maps[0] for other in ROCKING))
+    return _Peak(name, unit, mean, std if errors else None, total, reasons)
 
 
 def _standing(maps: list[xr.Dataset], motor: str) -> tuple[str, np.ndarray]:

@@ -20,7 +20,7 @@ from braggscope.physics.diffraction import HC_KEV_ANGSTROM
 from ..geometry import DfxmGeometry, id03
 
 MOTORS = {1: ("mu",), 2: ("chi", "mu"), 3: ("chi", "mu", "ccmth")}
-ROCKING = ("mu", "diffry", "phi")  # about the axis that is normal to the scattering plane
+TILTING_IN_PLANE = ("mu", "diffry", "phi")  # motors about the normal of the scattering plane
 STEP_DEG = {"chi": 0.08, "mu": 0.06, "ccmth": 0.005, "diffry": 0.06, "phi": 0.06, "obpitch": 0.01}
 SILICON_111 = 3.135601  # angstrom, lattice spacing at 22.5 deg C
 
@@ -106,7 +106,7 @@ def microscope(name: str, two_theta_deg: float, energy_kev: float = 17.0) -> flo
     theta = math.radians(two_theta_deg / 2)
     rock = math.hypot(DIVERGENCE, ACCEPTANCE) / 2
     length = math.hypot(BANDWIDTH, rock / math.tan(theta))
-    known = dict.fromkeys(ROCKING, rock) | {
+    known = dict.fromkeys(TILTING_IN_PLANE, rock) | {
         "chi": math.hypot(DIVERGENCE_ACROSS, ACCEPTANCE) / (2 * math.sin(theta)),
         "obpitch": 2 * math.tan(theta) * length,
         "ccmth": math.tan(math.radians(monochromator_deg(energy_kev))) * length,
