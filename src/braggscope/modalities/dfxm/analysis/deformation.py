@@ -25,7 +25,7 @@ from ..oblique.component_names import COMPONENTS, STRAINS
 from ..oblique.deforming import FEW, FLAT, SOME, Circuit, Drawn, Fitted, Plane, Seen, density, drawn, fitted
 from ..oblique.reflections import ReflectionSet, read_reflections
 from ..oblique.registering import registered
-from ..oblique.sample_plane import View, common_grid, plane_axes, view
+from ..oblique.sample_plane import View, common_grid, interpolation, plane_axes, view
 from ..oblique.vectors import observed
 
 DISAGREE, DOUBTFUL = 8, 16
@@ -38,6 +38,7 @@ MEANINGS = {
 }
 UNLIKELY = 1e-6  # probability of a chi-square below which reflections disagree
 FRAMES, REFERENCES, COMPARED = ("sample", "crystal"), ("settings", "mean"), ("total", "bending", "none")
+INTERPOLATIONS = ("cubic", "linear")
 
 
 def deformation(
@@ -51,7 +52,7 @@ def deformation(
     register: Annotated[str, Says("what the images are aligned by", choices=COMPARED)] = "total",
     least_correlation: Annotated[float, Says("of an aligned image with the first, below which maps do not register")] = 0.3,
     step_um: Annotated[float, Says("distance of places in the sample; 0: a camera pixel there", unit="um")] = 0.0,
-    interpolation: Annotated[str, Says("between the pixels of a map", choices=("cubic", "linear"))] = "cubic",
+    interpolation: Annotated[str, Says("between the pixels of a map", choices=INTERPOLATIONS)] = "cubic",
     circuit_um: Annotated[
         tuple[float, float, float, float] | None, Says("x start, x stop, y start, y stop of a Burgers circuit", unit="um")
     ] = None,
@@ -65,7 +66,8 @@ def deformation(
     (a scan over these three motors mapped by `moments` or `peakfit`).
     Raises InputError for maps and reflections that do not fit together, and for maps that do not register.
     """
-    _check_options(locals())
+    _check_words(reference=reference, frame=frame, register=register, interpolation=interpolation)
+    _check_numbers(least_correlation, circuit_um, step_um=step_um, circuit_width_um=circuit_width_um)
     chosen = read_reflections(reflections, geometry)
     seen, plane, notes = _arranged(maps, chosen, frame, register, least_correlation, step_um)
     usable = [one.usable for one in seen]
@@ -96,16 +98,17 @@ def deformation(
     return _finished(dataset, len(seen))
 
 
-def _check_options(given: dict[str, object]) -> None:
-    """Raise InputError for a word or number that an option cannot have."""
-    for name, words in (
-        ("reference", REFERENCES), ("frame", FRAMES), ("register", COMPARED), ("interpolation", ("cubic", "linear"))
-    ):  # fmt: skip
-        if given[name] not in words:
-            raise one_of(f"{name} of deformation", str(given[name]), list(words))
-    least, circuit = given["least_correlation"], given["circuit_um"]
-    for name in ("step_um", "circuit_width_um"):
-        value = given[name]
+def _check_words(**given: str) -> None:
+    """Raise InputError for a word that an option cannot have."""
+    allowed = {"reference": REFERENCES, "frame": FRAMES, "register": COMPARED, "interpolation": INTERPOLATIONS}
+    for name, word in given.items():
+        if word not in allowed[name]:
+            raise one_of(f"{name} of deformation", str(word), list(allowed[name]))
+
+
+def _check_numbers(least: float, circuit: tuple[float, ...] | None, **lengths: float) -> None:
+    """Raise InputError for a number that an option cannot have."""
+    for name, value in lengths.items():
         if not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise InputError(f"{name} must be a length from 0 on, got {value}")
     if not isinstance(least, int | float) or not -1 <= least <= 1:
@@ -137,7 +140,7 @@ def _arranged(
     x, y = common_grid([s.view for s in seen], step)
     turn = np.eye(3) if frame == "sample" else chosen.orientation.T
     plane = Plane(x, y, turn, axes @ turn.T)
-    return (*_aligned(seen, plane, chosen, register, least),)
+    return _aligned(seen, plane, chosen, register, least)
 
 
 def _aligned(
@@ -164,7 +167,6 @@ def _aligned(
 def _image(seen: Seen, view: View, plane: Plane, instrument: DfxmGeometry, register: str, number: int) -> np.ndarray:
     """What is compared between maps, on the grid: the total, or how much the diffraction vector changes from place to place."""
     x, y = np.meshgrid(plane.x, plane.y)
-    moved = Seen(seen.map, seen.reflection, seen.observed, view)
     if register == "total":
         if "total" not in seen.map:
             raise InputError(
@@ -175,9 +177,7 @@ def _image(seen: Seen, view: View, plane: Plane, instrument: DfxmGeometry, regis
     else:
         usable = seen.usable
         values, _ = seen.vectors(np.arange(usable.size), instrument, plane.frame)
-    from ..oblique.sample_plane import interpolation
-
-    weights, good = interpolation(moved.view, x.ravel(), y.ravel(), usable, cubic=False)
+    weights, good = interpolation(view, x.ravel(), y.ravel(), usable, cubic=False)
     at = np.where(good[:, None], weights @ np.nan_to_num(values), np.nan).reshape(*x.shape, -1)
     if register == "total":
         return at[..., 0]

@@ -50,7 +50,7 @@ def gram_schmidt(
     from ..separating.beams import SCALE, half_light, orthonormal, profiles, projections, weak_angle
     from ..separating.scan_counts import ScanCounts
 
-    limit = _threshold(threshold)
+    given = _given_threshold(threshold)
     counts = ScanCounts(scan, pedestal=pedestal, gain=gain, readout=readout)
     along = _positions(scan, motor)[counts.seen]
     total, region, facts = _regions(scan, counts, along, (strong, minus, plus))
@@ -63,7 +63,7 @@ def gram_schmidt(
     good = lit & ~counts.masked
     half = half_light(plain, directions, scale, float(np.median(total[good])))
     weak = weak_angle(*images)
-    limit = half if limit is None else limit
+    limit = half if given is None else given
     if threshold == "otsu":
         from skimage.filters import threshold_otsu
 
@@ -81,15 +81,15 @@ def gram_schmidt(
     return dataset
 
 
-def _threshold(word: str) -> float | None:
-    """The angle given, NaN for otsu and None for half."""
-    if word == "half":
+def _given_threshold(word: str) -> float | None:
+    """The angle that the option gives, None where it says how to find one."""
+    if word in ("half", "otsu"):
         return None
     try:
-        value = math.nan if word == "otsu" else float(word)
+        value = float(word)
     except ValueError:
-        value = math.inf
-    if word == "otsu" or 0 < value < 90:
+        value = math.nan
+    if 0 < value < 90:
         return value
     raise InputError(f"option threshold must be half, otsu or an angle between 0 and 90 deg, got '{word}'")
 

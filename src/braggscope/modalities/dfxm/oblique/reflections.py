@@ -137,10 +137,6 @@ class ReflectionSet:
         """Condition number of the directions of the diffraction vectors; infinite where they lie in a plane."""
         return condition(self.reference_vectors())
 
-    def subset(self, which: tuple[int, ...]) -> ReflectionSet:
-        """Some of the reflections, same orientation."""
-        return dataclasses.replace(self, reflections=tuple(self.reflections[i] for i in which))
-
 
 def lab_direction(two_theta_deg: float, eta_deg: float) -> np.ndarray:
     """Unit vector along k' - k in the laboratory, (-sin theta, -sin eta cos theta, cos eta cos theta)."""

@@ -136,9 +136,7 @@ def interpolation(
     from scipy.sparse import csr_array
 
     rows, columns = seen.frame_shape
-    (at_row, row_weights), (at_column, column_weights) = (
-        _taps(position, count, cubic) for position, count in zip(seen.pixels(x, y), (rows, columns), strict=True)
-    )
+    (at_row, row_weights), (at_column, column_weights) = (_taps(position, cubic) for position in seen.pixels(x, y))
     weights = (row_weights[:, :, None] * column_weights[:, None, :]).reshape(len(x), -1)
     inside = (at_row.min(axis=1) >= 0) & (at_row.max(axis=1) < rows) & (at_column.min(axis=1) >= 0)
     inside &= at_column.max(axis=1) < columns
@@ -153,7 +151,7 @@ def interpolation(
     return matrix, good
 
 
-def _taps(position: np.ndarray, count: int, cubic: bool) -> tuple[np.ndarray, np.ndarray]:
+def _taps(position: np.ndarray, cubic: bool) -> tuple[np.ndarray, np.ndarray]:
     """Pixels along one axis around each position and their weights, shape (place, tap); where the weight is 0, the nearest."""
     nearest = np.round(position)
     position = np.where(np.abs(position - nearest) < 1e-9, nearest, position)
