@@ -129,9 +129,16 @@ class PeakFit(PerPixel):
 
     def extras(self) -> tuple[Quantity, ...]:
         fit = Quantity("reduced_deviance", "1", "deviance over its expectation")
+        names, pairs = [n for n, _ in self.motors], self._layout(len(self.motors)).pairs
+        shared = tuple(
+            Quantity(f"{a}_{b}_error_correlation{end}", "1", f"correlation of the errors of {a}{end} and {b}{end}")
+            for end in ("", "_2", "_3")[: self.peaks]
+            for a, b in ((names[i], names[j]) for i, j in pairs)
+        )
         if self.peaks == 1:
-            return (fit,)
+            return (*shared, fit)
         return (
+            *shared,
             Quantity("peaks", "1", "number of peaks with the largest evidence"),
             Quantity("peaks_probability", "1", "probability of that number"),
             fit,
@@ -208,6 +215,7 @@ class PeakFit(PerPixel):
         for n, (i, j) in enumerate(self._layout(len(names)).pairs):
             word = f"{names[i]}_{names[j]}_covariance{end}"
             out[word][:], out[f"{word}_std"][:] = one["covariance"][:, n], one["covariance_std"][:, n]
+            out[f"{names[i]}_{names[j]}_error_correlation{end}"][:] = one["correlation"][:, n]
         for what in ("amplitude", "mixing"):
             if what in one:
                 out[f"{what}{end}"][:], out[f"{what}{end}_std"][:] = one[what], one[f"{what}_std"]

@@ -65,7 +65,7 @@ def exponential(power, size):  # type: ignore[no-untyped-def]
 def model(theta, x, base, peaks, shape, mean, jacobian, room):  # type: ignore[no-untyped-def]
     """Expected counts and their derivatives by all parameters.
 
-    With v_e = -u . du/dt_e and f the derivative of the shape by -u^2 / 2: d/d centre_e = f v_e / s_e, d/d ln s_e = f v_e t_e and
+    With v_e = u . du/dt_e and f the derivative of the shape by -u^2 / 2: d/d centre_e = f v_e / s_e, d/d ln s_e = f v_e t_e and
     d/d c_de = f u_d t_e.
 
     theta: Parameters of so many peaks, the first entries of a longer array.  x: Coordinates, shape (motor, point).

@@ -4,9 +4,9 @@
 
     ln Z = -chi2 / 2 f + ln |2 pi f C|^(1/2) - ln(volume of the prior) + ln(peaks!),
 
-with priors that are flat: amplitudes up to twice the range of the counts, centres over the scan, ln s over what a fit may have,
-c over -6 to 6. f >= 1 is the misfit of the best model: where no model explains the counts to their noise, a small improvement is
-no evidence for a peak.
+with priors that are flat: amplitudes up to twice the range of the counts, centres, ln s and c over what a fit may have. A
+parameter that presses against its bound counts as known to one unit. f >= 1 is the misfit of the best model: where no model
+explains the counts to their noise, a small improvement is no evidence for a peak.
 
 A further peak starts where the residual of the last fit is largest, or all of them from clusters (starts.py); after a few steps
 the better of the two goes on.
@@ -37,7 +37,7 @@ def log_prior(x: np.ndarray) -> float:
     """Logarithm of the volume of the prior of one peak, but for its amplitude; of eta, from 0 to 1, it is 0."""
     length = np.ptp(x, axis=1) + 1
     cross = len(x) * (len(x) - 1) / 2
-    return float(np.log(length).sum() + np.log(np.log(2 * length / NARROWEST)).sum() + cross * math.log(2 * CROSS))
+    return float(np.log(2 * length).sum() + np.log(np.log(2 * length / NARROWEST)).sum() + cross * math.log(2 * CROSS))
 
 
 @compiled_small
@@ -146,7 +146,7 @@ def _is_noise(counts, lengths, space):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _choose(tried, fits, thetas, found, used, base, each, prior):  # type: ignore[no-untyped-def]
+def _choose(tried, fits, thetas, found, used, base, each, prior, spread):  # type: ignore[no-untyped-def]
     """The number of peaks less one with the largest evidence; the last column of `fits` is filled in."""
     misfit = math.inf
     for k in range(tried):
@@ -154,13 +154,14 @@ def _choose(tried, fits, thetas, found, used, base, each, prior):  # type: ignor
     misfit = max(misfit, 1.0)
     chosen = 0
     for k in range(tried):
-        parameters = base + each * (k + 1)
-        evidence = -0.5 * fits[k, 0] / misfit + 0.5 * parameters * math.log(2 * math.pi * misfit) + 0.5 * fits[k, 2]
-        evidence += math.lgamma(k + 2.0) - (k + 1) * prior
-        known = fits[k, 1] > 0
+        free, known = 0, fits[k, 1] > 0
+        for a in range(base + each * (k + 1)):
+            free += not math.isnan(found[k, a, a])
+        evidence = -0.5 * fits[k, 0] / misfit + 0.5 * free * math.log(2 * math.pi * misfit) + 0.5 * fits[k, 2]
+        evidence += math.lgamma(k + 2.0) - (k + 1) * (prior + math.log(2 * spread))
         for j in range(k + 1):
             at = base + j * each
-            known &= thetas[k, at] > KNOWN * math.sqrt(found[k, at, at])
+            known &= thetas[k, at] > KNOWN * math.sqrt(found[k, at, at]) and thetas[k, at] <= 2 * spread
         if k > 0 and not known:
             evidence = -math.inf
         fits[k, 3] = evidence
@@ -223,7 +224,7 @@ def add_peaks(  # type: ignore[no-untyped-def]
                 thetas[k, j] = starts[0, j]
             fits[k, 2] = covariance(space.info, space.free, size, space.root, found[k])
             tried = k + 1
-            chosen = _choose(tried, fits, thetas, found, used, base, each, prior + math.log(2 * spread))
+            chosen = _choose(tried, fits, thetas, found, used, base, each, prior, spread)
             if not fits[k, 3] > fits[k - 1, 3]:
                 break
         if tried == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,11 @@ class Layout:
         """Motors (i, j), i < j, of each c of a peak, in order."""
         return [(i, j) for j in range(1, self.motors) for i in range(j)]
 
+    @property
+    def mixing(self) -> bool:
+        """Whether the last parameter of a peak is the Lorentzian part of a pseudo-Voigt."""
+        return self.motors == 1 and self.each > 3
+
     def peaks(self, parameters: int) -> int:
         """How many peaks so many parameters describe."""
         return (parameters - self.base) // self.each
@@ -39,6 +45,8 @@ def stronger_first(values: np.ndarray, errors: np.ndarray, layout: Layout) -> tu
     peaks = values[:, layout.base :].reshape(len(values), count, layout.each)
     with np.errstate(divide="ignore", invalid="ignore"):
         volume = np.log(peaks[..., 0]) + peaks[..., 1 + layout.motors : 1 + 2 * layout.motors].sum(-1)
+        if layout.mixing:  # a Lorentzian has 1.476 times the area of the Gaussian of the same height and width
+            volume += np.log1p((math.sqrt(math.pi * math.log(2)) - 1) * peaks[..., 3])
     order = np.argsort(np.where(np.isnan(volume), np.inf, -volume), axis=1, kind="stable")
     within = layout.base + order[..., None] * layout.each + np.arange(layout.each)
     base = np.broadcast_to(np.arange(layout.base), (len(values), layout.base))
@@ -81,7 +89,7 @@ def describe(
 ) -> list[dict[str, np.ndarray]]:
     """Each peak in motor units: `amplitude`, `centre`, `width` (pixel, motor), `covariance` (pixel, pair), and `mixing` if any.
 
-    Each has its `..._std` beside it.
+    Each has its `..._std` beside it; over several motors `correlation` (pixel, pair) is that of the errors of the centres.
 
     scale: Motor units per step, of either sign; middle: of the scan; shapes (motor,).
     """
@@ -100,12 +108,20 @@ def describe(
             if motors == 1:
                 width = np.exp(values[:, logs])
                 one |= {"width": width * np.abs(scale), "width_std": width * np.sqrt(variances[:, logs]) * np.abs(scale)}
-                if layout.each > 3:
+                if layout.mixing:
                     one |= {"mixing": values[:, at + 3], "mixing_std": np.sqrt(variances[:, at + 3])}
             else:
-                one |= _shape(values, errors, layout, at, scale)
+                one |= _shape(values, errors, layout, at, scale) | {
+                    "correlation": _correlation(errors[:, place, place], layout, scale)
+                }
         found.append(one)
     return found
+
+
+def _correlation(errors: np.ndarray, layout: Layout, scale: np.ndarray) -> np.ndarray:
+    """Correlation of the errors of two centres, shape (pixel, pair)."""
+    found = [errors[:, i, j] / np.sqrt(errors[:, i, i] * errors[:, j, j]) * np.sign(scale[i] * scale[j]) for i, j in layout.pairs]
+    return np.stack(found, axis=-1)
 
 
 def _shape(values: np.ndarray, errors: np.ndarray, layout: Layout, at: int, scale: np.ndarray) -> dict[str, np.ndarray]:
