@@ -47,6 +47,23 @@ def test_the_shortest_rotation_takes_one_direction_to_the_other_by_their_angle()
     assert torch.allclose(rotations.rotation_vector(r).norm(dim=-1), rotations.angle_between(a, b), rtol=1e-7)
 
 
+def test_the_rotation_between_directions_is_the_shortest_whatever_their_lengths():
+    a, b = VECTORS[:20], 7 * VECTORS[20:]
+    w = rotations.rotation_between(a, b)
+    assert torch.allclose(w, rotations.rotation_vector(rotations.shortest_rotation(a, b)), rtol=1e-7, atol=1e-12)
+    turned = Rotation.from_rotvec(w.numpy()).apply((a / a.norm(dim=-1, keepdim=True)).numpy())
+    assert np.allclose(turned, (b / b.norm(dim=-1, keepdim=True)).numpy(), atol=1e-14)
+    assert torch.allclose(rotations.rotation_between(b, a), -w, atol=1e-14)
+
+
+def test_the_rotation_between_near_directions_keeps_its_digits_and_is_nothing_for_the_same():
+    z = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    small = torch.tensor([1e-9, 1e-5, 0.0], dtype=torch.float64)
+    near = torch.stack([torch.sin(small), torch.zeros(3), torch.cos(small)], -1)  # turned about y
+    expected = torch.stack([torch.zeros(3), small, torch.zeros(3)], -1)
+    assert torch.allclose(rotations.rotation_between(z, near), expected.double(), rtol=1e-12, atol=0)
+
+
 def test_the_bragg_condition_holds_for_a_crystal_turned_by_theta():
     """R_y(-theta) brings a reflection along z to q = k' - k for scattering upwards (Poulsen et al. 2021)."""
     two_theta = torch.tensor(0.4, dtype=torch.float64)

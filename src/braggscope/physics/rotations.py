@@ -73,6 +73,25 @@ def angle_between(a: Tensor, b: Tensor) -> Tensor:
     return torch.atan2(torch.linalg.cross(a, b).norm(dim=-1), (a * b).sum(-1))
 
 
+def rotation_between(a: Tensor, b: Tensor) -> Tensor:
+    """Axis times angle of the smallest rotation that takes direction a to direction b, accurate for small ones.
+
+    w = (a x b) / |a x b| atan2(|a x b|, a . b): nothing turns about a or b. Opposite directions, which have no such axis, give 0.
+
+    a, b: Of any length, shapes (..., 3) that broadcast.  Returns shape (..., 3), radians.
+
+    >>> rotation_between(torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.0, 3.0, 0.0])).tolist()
+    [0.0, 0.0, 1.5707963705062866]
+    """
+    a, b = torch.broadcast_tensors(a, b)
+    cross = torch.linalg.cross(a, b)
+    length = cross.norm(dim=-1, keepdim=True)
+    angle = torch.atan2(length, (a * b).sum(-1, keepdim=True))
+    return cross * torch.where(
+        length > 0, angle / torch.where(length > 0, length, torch.ones_like(length)), torch.ones_like(length)
+    )
+
+
 def shortest_rotation(a: Tensor, b: Tensor) -> Tensor:
     """The rotation by the smallest angle that takes direction a to direction b (not opposite); (..., 3) -> (..., 3, 3)."""
     a, b = torch.broadcast_tensors(a, b)

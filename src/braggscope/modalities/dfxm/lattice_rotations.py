@@ -82,11 +82,7 @@ class LatticeRotations:
         """The rotation vector (rad) that turns the lattice here to the other's, shape (..., 3); leading axes broadcast."""
         if self.unseen is None:
             return rotations.rotation_vector(other.state @ self.state.transpose(-1, -2))
-        a, b = torch.broadcast_tensors(self.state, other.state)
-        cross = torch.linalg.cross(a, b)
-        sine = cross.norm(dim=-1, keepdim=True)
-        angle = torch.atan2(sine, (a * b).sum(-1, keepdim=True))
-        return cross * torch.where(sine > 0, angle / torch.where(sine > 0, sine, 1.0), 1.0)
+        return rotations.rotation_between(self.state, other.state)
 
     def turned(self, vector: Tensor) -> LatticeRotations:
         """The lattices turned further by rotation vectors (rad), without errors."""

@@ -133,11 +133,7 @@ def _vectors(
     reference = turn({name: torch.tensor(value * DEGREE, dtype=torch.float64) for name, value in at.items()})
 
     def vector(angles: Mapping[str, Tensor]) -> Tensor:
-        g = (reference @ turn(angles).transpose(-1, -2)) @ q
-        cross = torch.linalg.cross(q.expand_as(g), g)
-        sine = cross.norm(dim=-1, keepdim=True)
-        angle = torch.atan2(sine, (g @ q)[..., None])
-        return cross * torch.where(sine > 0, angle / torch.where(sine > 0, sine, 1.0), 1.0)
+        return rotations.rotation_between(q, (reference @ turn(angles).transpose(-1, -2)) @ q)
 
     count = len(next(iter(positions.values())))
     found, slopes = np.empty((count, 3)), np.empty((len(positions), count, 3))
