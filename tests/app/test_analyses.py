@@ -2,16 +2,20 @@
 
 import inspect
 import json
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import braggscope
+from braggscope.app.provenance import file_hash
 from braggscope.core import maps
-from braggscope.core.analysis import arguments, summary_line
+from braggscope.core.analysis import Says, arguments, summary_line
 from braggscope.core.errors import InputError
-from braggscope.core.modality import modalities
+from braggscope.core.modality import Modality, modalities
+from braggscope.modalities.dfxm.oblique.reflections import PUBLISHED
 
 ANALYSES = [(kind.name, name) for kind in modalities().values() for name in kind.analyses()]
 each = pytest.mark.parametrize(("modality", "name"), ANALYSES)
@@ -110,3 +114,33 @@ def test_from_python_an_unknown_name_lists_those_there_are():
         braggscope.analyse("dfxm", "kam")
     with pytest.raises(InputError, match="has no option 'colour'; it has: size"):
         braggscope.analyse("dfxm", "kam", xr.Dataset(), colour=1)
+
+
+def test_no_file_that_is_read_is_overwritten(folder, tmp_path):
+    reflections = tmp_path / "al.toml"
+    reflections.write_text(PUBLISHED)
+    geometry, scan = tmp_path / "geometry.toml", tmp_path / "scan.h5"
+    geometry.write_text("[dfxm]\nenergy_kev = 17.0\n")
+    scan.write_bytes((folder / "scan.h5").read_bytes())
+    for name, inputs, options in (
+        ("sensitivity", (), {"reflections": str(reflections), "output": reflections}),
+        ("orientation", (folder / "map.h5",), {"geometry": geometry, "output": geometry}),
+        ("components", (braggscope.open(scan),), {"output": scan}),
+    ):
+        before = options["output"].read_bytes()
+        with pytest.raises(InputError, match="is also an input; give another name"):
+            braggscope.analyse("dfxm", name, *inputs, overwrite=True, **options)
+        assert options["output"].read_bytes() == before
+
+
+def test_the_provenance_names_the_files_of_options(folder, tmp_path, monkeypatch):
+    def compared(dataset: xr.Dataset, *, table: Annotated[Path, Says("a table")]) -> xr.Dataset:
+        return dataset[["flag"]].assign_attrs(length=len(table.read_text()))
+
+    monkeypatch.setattr(Modality, "analysis", lambda kind, name: compared)
+    table = tmp_path / "table.txt"
+    table.write_text("1 2")
+    found = braggscope.analyse("dfxm", "compared", folder / "map.h5", table=str(table))
+    hashes = {path.name: file_hash(path)["input_hash"] for path in (folder / "map.h5", table)}
+    assert (found.attrs["length"], found.attrs["input_file"]) == (3, "map.h5, table.txt")
+    assert json.loads(found.attrs["input_hashes"]) == hashes

@@ -43,8 +43,9 @@ def analyse(
     declared = arguments(function)
     chosen = _options(declared, options or {}, f"{kind} {name}")
     defaults = {one.name: one.default for one in declared if one.kind == "option" and not one.required}
-    files = [one for one in [*inputs, *_map_options(declared, options or {})] if isinstance(one, str | Path)]
-    path = None if output is None else check_output(output, overwrite=overwrite, inputs=tuple(files))
+    files = _files([*inputs, *_file_options(declared, options or {})])
+    read = (*files, geometry if isinstance(geometry, str | Path) else None)
+    path = None if output is None else check_output(output, overwrite=overwrite, inputs=read)
     opened = _inputs(declared, inputs, f"{kind} {name}")
     instrument = _geometry(of, declared, opened, geometry)
     extra: dict[str, Any] = {} if instrument is None else {"geometry": instrument}
@@ -97,8 +98,16 @@ def _opened(wanted: Argument, given: Input) -> Any:
     return given
 
 
-def _map_options(declared: Sequence[Argument], options: Mapping[str, Any]) -> list[Any]:
-    return [options[one.name] for one in declared if one.keyword and one.kind in ("scan", "map") and one.name in options]
+def _files(given: Sequence[Any]) -> list[str | Path]:
+    """The files among what is given, and those of scans that are open already."""
+    paths = [one if isinstance(one, str | Path) else getattr(one, "path", None) for one in given]
+    return [one for one in paths if isinstance(one, str | Path)]
+
+
+def _file_options(declared: Sequence[Argument], options: Mapping[str, Any]) -> list[Any]:
+    """The options given that may be files: maps, scans and paths."""
+    known = [one for one in declared if one.keyword and (one.kind in ("scan", "map") or (one.kind, one.type) == ("option", Path))]
+    return [options[one.name] for one in known if one.name in options]
 
 
 def _options(declared: Sequence[Argument], given: Mapping[str, Any], called: str) -> dict[str, Any]:
@@ -146,7 +155,7 @@ def _provenance(
     carried = {n: datasets[0].attrs[n] for n in CARRIED if datasets and n in datasets[0].attrs}
     if geometry is not None:
         carried["geometry"] = geometry.to_mapping()
-    paths = [Path(one) for one in files] or [Path(one.path) for one in scans if hasattr(one, "path")]
+    paths = [Path(one) for one in files]
     first = source.get("input_file") or (paths[0].name if paths else "data in memory")
     values = {
         "title": f"{kind.name} {name}: {first}",
