@@ -116,6 +116,49 @@ def test_from_python_an_unknown_name_lists_those_there_are():
         braggscope.analyse("dfxm", "kam", xr.Dataset(), colour=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("kam", {"size": "5"}, "option size must be an integer, got '5'"),
+        ("kam", {"size": 5.0}, "option size must be an integer, got 5.0"),
+        ("kam", {"size": np.eye(2)}, "option size must be an integer, got array([[1., 0... [0., 1.]])"),
+        ("kam", {"neighbours": True}, "option neighbours must be an integer, got True"),
+        ("kam", {"kernel": 5}, "option kernel must be one of square, diamond, got '5'"),
+        ("kam", {"kernel": ["square"]}, "option kernel must be a word, got ['square']"),
+        ("domains", {"threshold": "0.2"}, "option threshold must be a number, got '0.2'"),
+        ("orientation", {"reference_pixel": (1,)}, "option reference_pixel must be 2 integers, got (1,)"),
+        ("orientation", {"reference_pixel": (1, 2.5)}, "option reference_pixel must be 2 integers, got (1, 2.5)"),
+        ("orientation", {"still": "mu"}, "option still must be a list of words, got 'mu'"),
+        ("deformation", {"reflections": 3}, "option reflections must be the path of a file, got 3"),
+        ("deformation", {"reflections": "al.toml", "covariance": "no"}, "option covariance must be True or False, got 'no'"),
+    ],
+)
+def test_from_python_an_option_of_another_type_is_refused_in_a_sentence(folder, name, options, sentence):
+    with pytest.raises(InputError) as refusal:
+        braggscope.analyse("dfxm", name, folder / "map.h5", **options)
+    assert str(refusal.value) == sentence
+
+
+def test_from_python_numbers_of_numpy_lists_and_none_do(folder):
+    m = braggscope.load(folder / "map.h5")
+    found = braggscope.analyse("dfxm", "kam", m, size=np.int64(5), max_angle=np.float32(0.5), kernel=None)
+    options = json.loads(found.attrs["options"])
+    assert (options["size"], options["max_angle"], options["kernel"]) == (5, 0.5, "square")
+    found = braggscope.analyse("dfxm", "orientation", m, reference_pixel=np.array([3, 4]), still=["omega=1.5"])
+    options = json.loads(found.attrs["options"])
+    assert (options["reference_pixel"], options["still"]) == ([3, 4], ["omega=1.5"])
+
+
+def test_an_option_of_a_type_that_no_flag_has_is_a_mistake_of_the_analysis():
+    def one(*, limit: float | str = 1.0): ...
+
+    def several(*, limits: list[float]): ...
+
+    for analysis in (one, several):
+        with pytest.raises(TypeError, match="must be a float, int, str, bool, Path or a tuple of these"):
+            arguments(analysis)
+
+
 def test_no_file_that_is_read_is_overwritten(folder, tmp_path):
     reflections = tmp_path / "al.toml"
     reflections.write_text(PUBLISHED)

@@ -111,18 +111,19 @@ def _file_options(declared: Sequence[Argument], options: Mapping[str, Any]) -> l
 
 
 def _options(declared: Sequence[Argument], given: Mapping[str, Any], called: str) -> dict[str, Any]:
-    """The options, checked by name and, where they are words, by choice; maps and scans among them opened."""
+    """The options, checked by name, type and choice; maps and scans among them opened. None is the default."""
     known = {one.name: one for one in declared if one.keyword and one.kind in ("option", "map", "scan")}
-    for name, value in given.items():
+    for name in given:
         if name not in known:
             raise InputError(f"{called} has no option '{name}'; it has: {', '.join(known) or 'none'}")
-        choices = known[name].says.choices
-        if choices and value is not None and value not in choices:
-            raise InputError(f"option {name} must be one of {', '.join(choices)}, got '{value}'")
     lacking = [name for name, one in known.items() if one.required and given.get(name) is None]
     if lacking:
         raise InputError(f"{called} needs the option {lacking[0]} ({known[lacking[0]].says.doc})")
-    return {n: _opened(known[n], v) if known[n].kind != "option" and v is not None else v for n, v in given.items()}
+    return {
+        name: known[name].checked(value, f"option {name}") if known[name].kind == "option" else _opened(known[name], value)
+        for name, value in given.items()
+        if value is not None
+    }
 
 
 def _geometry(kind: Modality, declared: Sequence[Argument], inputs: Sequence[Any], geometry: GeometryLike) -> Geometry | None:

@@ -18,6 +18,8 @@ returns what it has to say about it, by name.
 from __future__ import annotations
 
 import inspect
+import numbers
+import reprlib
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +27,21 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+import numpy as np
+
+from .errors import InputError
 from .geometry import Geometry
 from .scan import Scan
+
+TAKEN: dict[type, Any] = {
+    int: numbers.Integral, float: numbers.Real, str: str | numbers.Real, bool: bool | np.bool_, Path: str | Path,
+}  # fmt: skip
+"""What does for an option of each type; True and False are no numbers."""
+WORDS = {
+    int: ("an integer", "integers"), float: ("a number", "numbers"), str: ("a word", "words"),
+    bool: ("True or False", "times True or False"), Path: ("the path of a file", "paths of files"),
+}  # fmt: skip
+"""Each type in words: one, and several."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,26 @@ class Argument:
         """Whether it has no default."""
         return self.default is inspect.Parameter.empty
 
+    def checked(self, value: Any, called: str) -> Any:
+        """A value of an option as its type. Raises InputError for one of another type, and for a word that is not a choice.
+
+        value: An integer does for a float, a list or an array for a tuple, a word for a Path, and a number for a word, since
+            some are "auto" or a value. No number is rounded, and none is read out of a word.
+        called: What to call the option.
+
+        >>> Argument("size", "option", int, 3, False, Says("")).checked(np.int64(5), "size")
+        5
+        """
+        try:
+            taken = _taken(self.type, value)
+        except TypeError:
+            got = " ".join(reprlib.repr(value).split())  # in one line
+            raise InputError(f"{called} must be {_wanted(self.type)}, got {got}") from None
+        choices = self.says.choices
+        if choices and taken not in choices:
+            raise InputError(f"{called} must be one of {', '.join(choices)}, got '{taken}'")
+        return taken
+
 
 def arguments(analysis: Callable[..., Any]) -> list[Argument]:
     """The inputs of an analysis in order, then its options. Raises TypeError for one that has no type this module knows."""
@@ -94,6 +129,9 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> Argument:
         kind = "geometry"
     if parameter.name == "output" and inner is Path:
         kind = "output"
+    each = typing.get_args(inner) if typing.get_origin(inner) is tuple else (inner,)
+    if kind == "option" and (several or not set(each) <= {*TAKEN, Ellipsis}):
+        raise TypeError(f"option {parameter.name} must be a float, int, str, bool, Path or a tuple of these, not {hint}")
     return Argument(parameter.name, kind, inner, parameter.default, several, says)
 
 
@@ -103,3 +141,26 @@ def _without_none(hint: Any) -> Any:
         rest = [one for one in typing.get_args(hint) if one is not type(None)]
         return rest[0] if len(rest) == 1 else hint
     return hint
+
+
+def _taken(kind: Any, value: Any) -> Any:
+    """The value as this type. Raises TypeError where it is of another."""
+    if items := typing.get_args(kind):
+        if not isinstance(value, list | tuple | np.ndarray):
+            raise TypeError
+        each = [items[0]] * len(value) if items[1:] == (Ellipsis,) else items
+        if len(each) != len(value):
+            raise TypeError
+        return tuple(_taken(one, item) for one, item in zip(each, value, strict=True))
+    if not isinstance(value, TAKEN[kind]) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError
+    return kind(value)
+
+
+def _wanted(kind: Any) -> str:
+    """A type in words, for a message."""
+    items = typing.get_args(kind)
+    if not items:
+        return WORDS[kind][0]
+    many = WORDS[items[0]][1]
+    return f"a list of {many}" if items[1:] == (Ellipsis,) else f"{len(items)} {many}"
