@@ -132,6 +132,8 @@ def test_pixels_that_a_flat_image_hardly_sees_are_masked():
         ),
         ({"flat": np.ones((2, 3, 4))}, "flat must be an image of 3 rows x 4 columns .* got 2 x 3 x 4"),
         ({"flat": np.full((3, 4), np.nan)}, "flat must be finite numbers, but more than half of its pixels are not"),
+        ({"dark": np.full((3, 4), "light")}, "dark must be an image of real numbers, got an array of <U5"),
+        ({"flat": np.ones((3, 4), complex)}, "flat must be an image of real numbers, got an array of complex128"),
         ({"flat": np.eye(3, 4)}, "flat must be lit all over, but only 0 % of its pixels are above 0.05 of its median of 0"),
         ({"flat": np.ones((3, 4)), "dark": np.full((3, 4), 2.0)}, "flat must be lit all over"),
     ],

@@ -6,6 +6,7 @@ their own (core.modality). What was done is in the scan's record, and so in the 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,12 +108,13 @@ def _options(name: str, maker: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(name: str, option: Argument, value: Any) -> Any:
-    if option.says.choices and value not in option.says.choices:
-        raise InputError(f"{name}:{option.name} must be one of {', '.join(option.says.choices)}, got '{value}'")
-    try:
-        return option.type(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}:{option.name} must be a number, got '{value}'") from None
+    """The value of an option; a word of the command line is read as a number, or as true or false, where one is wanted."""
+    if isinstance(value, str) and option.type in (int, float):
+        with contextlib.suppress(ValueError):  # what is no number is refused below, as it came
+            value = option.type(value)
+    elif isinstance(value, str) and option.type is bool:
+        value = {"true": True, "false": False}.get(value.lower(), value)
+    return option.checked(value, f"{name}:{option.name}")
 
 
 def _image(word: str, given: str | Path | np.ndarray | Scan) -> tuple[np.ndarray, dict[str, Any]]:
@@ -137,29 +139,35 @@ def _mean_of_file(word: str, path: Path) -> np.ndarray:
         if values.ndim not in (2, 3) or values.dtype.kind not in "iufb":
             raise InputError(f"{word} {path} must be an image or a stack of images, got an array of shape {values.shape}")
         return values.astype(np.float64) if values.ndim == 2 else values.mean(axis=0, dtype=np.float64)
-    image = _sole_image(path)
-    return mean_frame(open_scan(path)) if image is None else image
+    try:
+        image = _sole_image(path)
+        return mean_frame(open_scan(path)) if image is None else image
+    except (OSError, RuntimeError, KeyError) as error:  # as h5py has them for what is damaged inside
+        raise InputError(f"{word} {path} cannot be read, it may be damaged ({error})") from None
 
 
 def _sole_image(path: Path) -> np.ndarray | None:
     """The only image (two long axes) of an HDF5 file that holds no stack; None for any other file."""
     import h5py
 
-    if not path.is_file() or not h5py.is_hdf5(path):
+    from braggscope.io.hdf5 import looks_like_hdf5, open_file
+
+    if not looks_like_hdf5(path):
         return None
-    found: list[np.ndarray] = []
-    with h5py.File(path, "r") as file:
-        stacks: list[str] = []
+    images: list[str] = []
 
-        def look(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf":
-                if item.ndim >= 3:
-                    stacks.append(name)
-                elif item.ndim == 2 and min(item.shape) > 1:
-                    found.append(item[()].astype(np.float64))
+    def no_sole_image(name: str, item: Any) -> bool | None:
+        """True, which ends the visit, at a stack and at a second image."""
+        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "iuf":
+            return None
+        if item.ndim == 2 and min(item.shape) > 1:
+            images.append(name)
+        return item.ndim >= 3 or len(images) > 1 or None
 
-        file.visititems(look)
-    return found[0] if len(found) == 1 and not stacks else None
+    with open_file(path) as file:
+        if file.visititems(no_sole_image) or not images:
+            return None
+        return file[images[0]][()].astype(np.float64)
 
 
 def _found_again(scan: Scan, word: str, name: str, digest: str) -> Path:

@@ -310,7 +310,9 @@ def with_dark_and_flat(
 
 
 def _image(values: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A dark or flat image in double precision. Raises InputError where it does not fit the frames."""
+    """A dark or flat image in double precision. Raises InputError where it is no image or does not fit the frames."""
+    if values.dtype.kind not in "iufb":
+        raise InputError(f"{name} must be an image of real numbers, got an array of {values.dtype}")
     if values.shape != shape:
         got = " x ".join(str(n) for n in values.shape)
         raise InputError(
