@@ -96,6 +96,7 @@ def test_an_analysis_takes_maps_in_memory_and_options_by_name(folder):
         (["deformation", "MAP"], "missing option '--reflections'"),
         (["horoscope", "MAP"], "no such command 'horoscope'"),
         (["kam", "MAP", "--quiet"], "the result would be lost"),
+        (["kam", "SCAN", "--quiet"], "the result would be lost"),  # before the input is looked at
         (["kam", "MAP", "-o", "MAP", "--overwrite"], "is also an input"),
         (["kam", "MAP", "-o", "/nowhere/at/all.h5"], "folder /nowhere/at does not exist"),
     ],

@@ -115,7 +115,7 @@ def _function(kind: Modality, name: str, analysis: Callable[..., Any]) -> Callab
         options = {n: given[n] for n in own if given[n] is not None}
         _run(kind, name, inputs, options, given)
 
-    positional = [_parameter(one.name, *_input(one), last=i) for i, one in enumerate(d for d in declared if not d.keyword)]
+    positional = [_parameter(one.name, *_input(one)) for one in declared if not one.keyword]
     output = {"output": (Written, inspect.Parameter.empty) if writes else (Output, None)}
     rest = [_parameter(n, hint, default) for n, (hint, default) in {**output, **flags, **OF_ALL}.items()]
     parameters = [*positional, *rest]
@@ -124,7 +124,7 @@ def _function(kind: Modality, name: str, analysis: Callable[..., Any]) -> Callab
     return command
 
 
-def _parameter(name: str, hint: Any, default: Any, last: int = 0) -> inspect.Parameter:
+def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
 
 
@@ -182,8 +182,10 @@ def _run(kind: Modality, name: str, inputs: list[Any], options: dict[str, Any], 
     from ..analysing import analyse
     from ..findings import findings, findings_text
 
-    set_workers(given["workers"])
     output = given["output"]
+    if output is None and given["quiet"] and not given["as_json"]:
+        raise InputError("with --quiet and without --output or --json the result would be lost; give one of them")
+    set_workers(given["workers"])
     options = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
     result = analyse(
         kind.name, name, *inputs, geometry=given.get("geometry"), output=output, overwrite=given["overwrite"], options=options
@@ -194,8 +196,6 @@ def _run(kind: Modality, name: str, inputs: list[Any], options: dict[str, Any], 
     else:
         numbers = findings(result)
         said, document = findings_text(numbers), numbers
-    if output is None and given["quiet"] and not given["as_json"]:
-        raise InputError("with --quiet and without --output or --json the result would be lost; give one of them")
     end = f"\n\nwritten to {output}" if output is not None else ""
     tell(
         said + end,
