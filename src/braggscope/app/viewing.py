@@ -30,10 +30,11 @@ def draw(dataset: xr.Dataset, view: str = "overview", scan: Scan | None = None) 
     kind = modality_of(dataset)
     if view not in kind.views:
         raise one_of(f"{kind.name} view", view, list(kind.views))
-    figure = kind.load(kind.views[view])(dataset, scan)
+    function: Any = kind.load(kind.views[view])
+    figure = function(dataset, scan)
     if figure is None:
         others = ", ".join(draw_all(dataset, scan)) or "none"
-        alone = "" if scan else " alone: give its scan file with --scan"
+        alone = " alone: give its scan file with --scan" if scan is None and _asks_for_scan(function, dataset) else ""
         raise InputError(f"view '{view}' cannot be drawn of this map{alone}; views that can be: {others}")
     return figure
 
@@ -48,6 +49,26 @@ def draw_all(dataset: xr.Dataset, scan: Scan | None = None) -> dict[str, tuple[F
         if figure is not None:
             drawn[name] = figure, first_sentence(function)
     return drawn
+
+
+class _Asked(Exception):
+    """A view looks at its scan."""
+
+
+class _Asking:
+    """Stands for a scan, to see whether a view looks at it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise _Asked
+
+
+def _asks_for_scan(function: Any, dataset: xr.Dataset) -> bool:
+    """Whether a view that cannot be drawn of the map alone would go on with the scan."""
+    try:
+        function(dataset, _Asking())
+    except _Asked:
+        return True
+    return False
 
 
 def scan_for(dataset: xr.Dataset, path: str | Path | None) -> Scan | None:
