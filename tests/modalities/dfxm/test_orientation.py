@@ -13,6 +13,7 @@ import braggscope
 from braggscope.core.errors import InputError
 from braggscope.core.maps import check_map, flag_counts
 from braggscope.modalities.dfxm.analysis.orientation import orientation
+from braggscope.modalities.dfxm.carried import counting_covariance
 from braggscope.modalities.dfxm.geometry import DfxmGeometry
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "data"
@@ -168,6 +169,28 @@ def test_errors_are_those_of_repeated_positions_and_share_what_the_motors_share(
     for (i, j), name in names.items():
         scale = math.sqrt(measured[i, i] * measured[j, j])
         assert o[f"{name}_covariance"].values.mean() == pytest.approx(measured[i, j], abs=0.05 * scale)
+
+
+def counted(scale=1.0, units="deg"):
+    """A map of two motors with the same lattice and errors in any unit of angle (`scale` deg each)."""
+    place = np.array([[0.1, 0.2]]) / scale
+    m = motor_map({"mu": place, "chi": 2 * place}, {"mu": 0.02 / scale, "chi": 0.05 / scale}, units=units, gain=2.0)
+    m["total"] = (("row", "column"), [[1000.0, 0.0]], {"units": "count", "long_name": "t"})
+    m["mu_chi_covariance"] = (("row", "column"), np.full((1, 2), 0.3 / scale**2), {"units": f"{units}^2", "long_name": "c"})
+    return m
+
+
+def test_covariance_by_counting_is_that_of_the_moments_within_what_the_errors_allow():
+    found = counting_covariance(counted(), "chi", "mu")
+    np.testing.assert_allclose(found, [[2.0 * 0.3 / 1000, 0.9999 * 0.02 * 0.05]])  # no counts: as large as can be
+    assert (counting_covariance(counted().drop_attrs(), "chi", "mu") == 0).all()
+    assert (counting_covariance(counted().drop_vars("mu_chi_covariance"), "chi", "mu") == 0).all()
+
+
+def test_errors_are_the_same_in_every_unit_of_angle():
+    a, b = (orientation(m, geometry=GEOMETRY) for m in (counted(), counted(0.18 / math.pi, "mrad")))
+    for name in ("rotation_x_std", "rotation_y_std", "rotation_x_rotation_y_covariance"):
+        np.testing.assert_allclose(b[name].values, a[name].values, rtol=1e-9)
 
 
 def test_the_error_of_the_tilt_is_that_along_it():

@@ -20,6 +20,7 @@ from .geometry import DfxmGeometry
 
 TO_DEGREES = {"": 1.0, "deg": 1.0, "degree": 1.0, "degrees": 1.0, "mrad": 0.18 / np.pi, "rad": 180 / np.pi}
 LARGEST_BIT = 30
+MOST_CORRELATED = 0.9999  # of errors: a covariance matrix stays invertible
 
 
 def geometry_of(dataset: xr.Dataset, geometry: DfxmGeometry | None = None) -> DfxmGeometry:
@@ -51,6 +52,24 @@ def in_degrees(variable: xr.DataArray) -> np.ndarray:
     if unit not in TO_DEGREES:
         raise InputError(f"{variable.name} must be an angle in deg, mrad or rad, but the map has it in '{unit}'")
     return np.asarray(variable.values, np.float64) * TO_DEGREES[unit]
+
+
+def counting_covariance(dataset: xr.Dataset, a: str, b: str) -> np.ndarray:
+    """Covariance of the errors of two mean positions by counting, gain x A_B_covariance / total, in their units.
+
+    Var(sum y x / T) = gain sum y (x - <x>)^2 / T^2 = gain width^2 / T, and in the same way for two motors. It never exceeds what
+    the standard deviations `A_std` and `B_std` allow.
+
+    Returns: Shape of the pixels; 0 where the map does not have what it needs (it does from `moments`).
+    """
+    most = MOST_CORRELATED * dataset[f"{a}_std"].values.astype(np.float64) * dataset[f"{b}_std"].values
+    name = next((n for n in (f"{a}_{b}_covariance", f"{b}_{a}_covariance") if n in dataset), None)
+    gain = float(dataset.attrs.get("gain", np.nan))
+    if name is None or "total" not in dataset or not np.isfinite(gain):
+        return np.zeros_like(most)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shared = gain * dataset[name].values / dataset["total"].values
+    return np.nan_to_num(np.clip(shared, -most, most))
 
 
 def pixel_attributes(dataset: xr.Dataset, geometry: DfxmGeometry | None = None) -> dict[str, float]:

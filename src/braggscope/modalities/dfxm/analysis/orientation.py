@@ -31,6 +31,7 @@ from ..carried import (
     TO_DEGREES,
     carried_flag,
     carried_total,
+    counting_covariance,
     geometry_of,
     image_dims,
     in_degrees,
@@ -152,29 +153,16 @@ def _covariance(dataset: xr.Dataset, moving: list[str], known: np.ndarray, slope
     if any(f"{name}_std" not in dataset for name in moving):
         return None
     stds = [in_degrees(dataset[f"{name}_std"])[known] for name in moving]
+    degrees = [TO_DEGREES[str(dataset[f"{name}_std"].attrs.get("units", ""))] for name in moving]
     total = np.zeros((slopes.shape[1], 3, 3))
     for i, name in enumerate(moving):
         for j, other in enumerate(moving):
             if i == j:
                 total += (stds[i] ** 2)[:, None, None] * slopes[i][:, :, None] * slopes[i][:, None, :]
             else:
-                shared = _shared(dataset, name, other, known, stds[i] * stds[j])
+                shared = counting_covariance(dataset, name, other)[known] * degrees[i] * degrees[j]
                 total += shared[:, None, None] * slopes[i][:, :, None] * slopes[j][:, None, :]
     return total
-
-
-def _shared(dataset: xr.Dataset, name: str, other: str, known: np.ndarray, most: np.ndarray) -> np.ndarray:
-    """Covariance of the errors of two mean positions by counting, gain x M_N_covariance / total, deg^2; at most their product.
-
-    Var(sum y x / T) = gain sum y (x - <x>)^2 / T^2 = gain width^2 / T, and in the same way for two motors.
-    """
-    names = [n for n in (f"{name}_{other}_covariance", f"{other}_{name}_covariance") if n in dataset]
-    degrees = all(TO_DEGREES.get(str(dataset[n].attrs.get("units", ""))) == 1 for n in (name, other))
-    if not (names and degrees and "total" in dataset and "gain" in dataset.attrs):
-        return np.zeros_like(most)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shared = float(dataset.attrs["gain"]) * dataset[names[0]].values[known] / dataset["total"].values[known]
-    return np.clip(np.nan_to_num(shared), -most, most)
 
 
 def _result(dataset: xr.Dataset, known: np.ndarray, vector: np.ndarray, covariance: np.ndarray | None) -> xr.Dataset:

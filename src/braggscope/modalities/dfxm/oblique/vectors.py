@@ -20,6 +20,7 @@ from braggscope.core.errors import InputError
 from braggscope.physics.diffraction import bragg_angle, wavevector
 from braggscope.physics.rotations import about_axis
 
+from ..carried import counting_covariance
 from ..geometry import DfxmGeometry
 from .reflections import Reflection
 
@@ -135,24 +136,14 @@ def settings(reflection: Reflection, instrument: DfxmGeometry, seen: Observed, q
 def observations_covariance(dataset: xr.Dataset, seen: Observed) -> Tensor:
     """Covariance of the three peak positions, radians (or keV), shape (row, column, 3, 3).
 
-    Standard deviations on the diagonal. Off it, counting makes the means of a tilted peak err together: gain covariance / total,
-    where the map has these (moments); else 0. It never exceeds what the standard deviations allow.
+    Standard deviations on the diagonal; off it, what counting makes the means of a tilted peak err together.
     """
     std = torch.stack([_plain(dataset[f"{n}_std"]) * seen.unit(n) for n in seen.names], -1)
     covariance = torch.diag_embed(std**2)
-    gain = float(dataset.attrs.get("gain", math.nan))
-    if "total" not in dataset or not math.isfinite(gain):
-        return covariance
-    total = _plain(dataset["total"])
     for i, j in ((0, 1), (0, 2), (1, 2)):
         a, b = seen.names[i], seen.names[j]
-        name = next((n for n in (f"{a}_{b}_covariance", f"{b}_{a}_covariance") if n in dataset), None)
-        if name is None:
-            continue
-        mixed = _plain(dataset[name]) * seen.unit(a) * seen.unit(b) * gain / total
-        limit = 0.9999 * std[..., i] * std[..., j]
-        mixed = torch.nan_to_num(torch.minimum(torch.maximum(mixed, -limit), limit))
-        covariance[..., i, j] = covariance[..., j, i] = mixed
+        shared = torch.from_numpy(counting_covariance(dataset, a, b)) * seen.unit(a) * seen.unit(b)
+        covariance[..., i, j] = covariance[..., j, i] = shared
     return covariance
 
 
