@@ -133,6 +133,12 @@ def test_kam_in_bands_is_that_of_the_whole(monkeypatch):
     xr.testing.assert_identical(kam(rotation_map(field((23, 9)), np.eye(3) * 1e-4), size=5), whole)
 
 
+def test_a_kernel_larger_than_the_image_is_the_whole_image():
+    vector = field((2, 3))
+    np.testing.assert_allclose(kam(rotation_map(vector), size=9)["kam"], kam(rotation_map(vector), size=5)["kam"])
+    assert (kam(rotation_map(vector), size=9)["kam_neighbours"] == 5).all()
+
+
 def test_neighbours_beyond_the_largest_angle_are_left_out():
     k = kam(rotation_map(rocked(0.0, 0.1, 2.0, 2.3)), max_angle=1.0)
     np.testing.assert_allclose(k["kam"].values, [[0.1, 0.1, 0.3, 0.3]], atol=1e-12)

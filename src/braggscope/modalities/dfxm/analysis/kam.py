@@ -27,6 +27,7 @@ from braggscope.core.errors import InputError
 from ..carried import carried_flag, image_dims, pixel_attributes, variable
 from ..geometry import DfxmGeometry
 from ..lattice_rotations import DEGREE, LatticeRotations, variance_along
+from ._common_pixels import common_pixels
 from .orientation import orientation_of
 
 BAND = 2**18  # pixels of the bands of rows that are done one after the other: some 100 MB
@@ -103,7 +104,7 @@ def _average(field: LatticeRotations, offsets: list[tuple[int, int]], most: floa
     total, count, variance, noise = (torch.zeros(shape, dtype=torch.float64) for _ in range(4))
     axes = torch.zeros((*shape, 3), dtype=torch.float64)
     for step in offsets:
-        here, there = _overlap(shape, step)
+        here, there = common_pixels(tuple(shape), step)
         vector = field[here].to(field[there])
         angle = vector.norm(dim=-1)
         use = torch.isfinite(angle) & (angle <= most)
@@ -123,10 +124,3 @@ def _average(field: LatticeRotations, offsets: list[tuple[int, int]], most: floa
     known = field.known & (count > 0)
     values = [torch.where(known, v, math.nan) for v in (total / many, variance.sqrt() / many)]
     return torch.stack([*values, noise / many, torch.where(field.known, count, 0.0)])
-
-
-def _overlap(shape: torch.Size, step: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where both a pixel and the one a step away lie in the image."""
-    here = tuple(slice(max(0, -s), min(n, n - s)) for s, n in zip(step, shape, strict=True))
-    there = tuple(slice(max(0, s), min(n, n + s)) for s, n in zip(step, shape, strict=True))
-    return (here[0], here[1]), (there[0], there[1])

@@ -19,6 +19,7 @@ from braggscope.core.errors import InputError
 
 from ..carried import image_dims, pixel_attributes
 from ..geometry import DfxmGeometry
+from ._common_pixels import common_pixels
 
 COARSE = 256  # pixels along a side, of the binned images in which the shift is first looked for
 OUTSIDE = "outside_this_layer"
@@ -105,10 +106,7 @@ def registered(first: np.ndarray, second: np.ndarray, overlap: float = 0.3) -> t
 
 def _correlation(first: np.ndarray, second: np.ndarray, shift: tuple[int, int], overlap: float) -> float:
     """Pearson's correlation of first[i, j] and second[i + shift] where both are known; -1 where too few are."""
-    here = tuple(slice(max(0, -s), min(n, n - s)) for s, n in zip(shift, first.shape, strict=True))
-    there = tuple(slice(max(0, s), min(n, n + s)) for s, n in zip(shift, first.shape, strict=True))
-    if any(part.stop <= part.start for part in here):
-        return -1.0
+    here, there = common_pixels(first.shape, shift)
     a, b = first[here], second[there]
     use = np.isfinite(a) & np.isfinite(b)
     if use.sum() < max(9, overlap * min(np.isfinite(first).sum(), np.isfinite(second).sum())):
