@@ -43,6 +43,7 @@ BRIGHT = 30.0  # standard deviations of a dark count that the highest count of s
 TOP = 0.15  # of it: lower counts are left out, where another peak or the background may matter
 POINTS = 3  # more points than numbers in a pixel's form that must be seen
 ENOUGH = 100  # such pixels
+PIECE = 256  # pixels worked on together
 PARTS = 5  # of the image along rows and columns, whose scatter gives the errors
 MISFIT = 0.05  # of a count: real peaks are not exactly Gaussian
 KNOWN = math.sqrt(0.5)  # of BELIEF: standard deviation of a line's offset below which the counts say more than was expected
@@ -134,7 +135,7 @@ def line_offsets(scan: Scan) -> Offsets:
     noise = scan_noise(scan)
     gain = noise.gain if math.isfinite(noise.gain) else 1.0
     variance = max(noise.variance if math.isfinite(noise.variance) else 0.0, 1 / 12, gain**2 / 4)
-    peaks = _peaks(scan, gain, variance)
+    peaks = _peaks(scan, variance)
     axes = [motor_positions(scan)[axis.name].reshape(shape) for axis in scan.axes]
     steps = np.array([np.mean(np.diff(a.mean(axis=tuple(k for k in range(len(shape)) if k != n)))) for n, a in enumerate(axes)])
     offsets = np.zeros((len(shape), shape[0]))
@@ -144,25 +145,30 @@ def line_offsets(scan: Scan) -> Offsets:
         if equations.pixels < ENOUGH:
             nothing, unknown = np.zeros((2, 2, *offsets.shape)), np.full_like(offsets, np.nan)
             return Offsets(np.zeros_like(offsets), unknown, nothing, np.zeros((2, *offsets.shape), bool), equations.pixels)
-        offsets = offsets + np.clip(equations.step(slice(None)), -0.5, 0.5)
+        offsets = offsets + np.clip(equations.step(), -0.5, 0.5)
     equations = _equations(peaks, coordinates, offsets, gain, variance)
-    halves = np.array([[offsets + equations.step(side) for side in sides] for sides in _sides()])
-    known = np.array([[equations.std(side) < KNOWN * BELIEF for side in sides] for sides in _sides()])
-    std, common = equations.std(slice(None)), np.asarray(known.all(axis=1))
+    std, pixels = equations.std(), equations.pixels
+    del equations  # one square matrix is kept at a time
+    halves, known = np.zeros((2, 2, *offsets.shape)), np.zeros((2, 2, *offsets.shape), bool)
+    for (k, half), parts in zip(np.ndindex(2, 2), (side for sides in _sides() for side in sides), strict=True):
+        equations = _equations(peaks.within(parts), coordinates, offsets, gain, variance)
+        halves[k, half] = offsets + equations.step()
+        known[k, half] = equations.std() < KNOWN * BELIEF
+    common = np.asarray(known.all(axis=1))
     worse = np.ones((len(shape), 1))  # than the noise of the counts says: real peaks are no Gaussians
     for k, m in np.ndindex(common.shape[:2]):
         if common[k, m].sum() >= 8:
             apart = _without_polynomial(halves[k, 0, m] - halves[k, 1, m], common[k, m]) / (2 * std[m, common[k, m]])
             worse[m] = max(worse[m, 0], math.sqrt(float(apart @ apart) / (len(apart) - 4)))
     size = np.abs(steps)[:, None]
-    return Offsets(offsets * steps[:, None], std * worse * size, halves * steps[:, None], common, equations.pixels)
+    return Offsets(offsets * steps[:, None], std * worse * size, halves * steps[:, None], common, pixels)
 
 
 @dataclass(frozen=True)
 class _Peaks:
     """Bright pixels.
 
-    points: Grid position of each point round the highest, shape (pixel, point, motor); -1 outside the scan.
+    points: Grid position of each point round the highest, line by line, shape (pixel, point, motor); -1 outside the scan.
     counts: Above the pedestal, shape (pixel, point); NaN where there is none.
     part: Part of the image that a pixel is in.
     """
@@ -171,8 +177,13 @@ class _Peaks:
     counts: np.ndarray
     part: np.ndarray
 
+    def within(self, parts: np.ndarray) -> _Peaks:
+        """Those in some parts of the image."""
+        here = np.isin(self.part, parts)
+        return _Peaks(self.points[here], self.counts[here], self.part[here])
 
-def _peaks(scan: Scan, gain: float, variance: float) -> _Peaks:
+
+def _peaks(scan: Scan, variance: float) -> _Peaks:
     """The curves of bright pixels, spread over the image, round their highest count."""
     rows, columns = scan.frame_shape
     points = math.prod(scan.shape)
@@ -212,52 +223,111 @@ def _peaks(scan: Scan, gain: float, variance: float) -> _Peaks:
 
 @dataclass(frozen=True)
 class _Equations:
-    """Normal matrices and right sides of offsets and brightness, part by part, at some offsets (in steps).
+    """Normal matrix and right side of offsets and brightness from some pixels, at some offsets (in steps).
 
-    normals: Shape (part, unknown, unknown); scores: (part, unknown); pixels: that took part.
+    normal: Shape (unknown, unknown), the offsets of one motor after the other in all lines, then the brightness of all lines.
+    score: Shape (unknown,).  pixels: That took part.
     """
 
-    normals: np.ndarray
-    scores: np.ndarray
+    normal: np.ndarray
+    score: np.ndarray
     pixels: int
     offsets: np.ndarray
 
-    def step(self, parts: slice | np.ndarray) -> np.ndarray:
-        """What to add to the offsets, by these parts of the image alone, shape (motor, line)."""
+    def step(self) -> np.ndarray:
+        """What to add to the offsets, shape (motor, line)."""
+        normal, before, fixed = self._believing()
+        right = self.score - before * np.append(self.offsets.ravel(), np.zeros(self.offsets.shape[1]))
+        found = np.linalg.solve(normal, right)
+        return self._of_motors(found - fixed @ (fixed.T @ found))
+
+    def std(self) -> np.ndarray:
+        """Standard deviations of the offsets by the noise of the counts alone, shape (motor, line)."""
+        return self._of_motors(np.sqrt(np.diag(np.linalg.inv(self._believing()[0]))))
+
+    def _believing(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The normal matrix with what is expected beforehand and without what cannot be known, and these two."""
         motors, lines = self.offsets.shape
         before = np.repeat([BELIEF**-2, FLICKER**-2], [motors * lines, lines])  # the last ones: brightness, as a logarithm
-        right = self.scores[parts].sum(axis=0) - before * np.append(self.offsets.ravel(), np.zeros(lines))
-        normal = self.normals[parts].sum(axis=0) + np.diag(before)
-        fixed = _unknowable(motors + 1, lines)
-        found = np.linalg.solve(normal + np.trace(normal) * fixed @ fixed.T, right)
-        found -= fixed @ (fixed.T @ found)
-        return found[:-lines].reshape(motors, lines)
+        normal, fixed = self.normal + np.diag(before), _unknowable(motors + 1, lines)
+        return normal + np.trace(normal) * fixed @ fixed.T, before, fixed
 
-    def std(self, parts: slice | np.ndarray) -> np.ndarray:
-        """Standard deviations of the offsets by the noise of the counts of these parts alone, shape (motor, line)."""
-        motors, lines = self.offsets.shape
-        before = np.repeat([BELIEF**-2, FLICKER**-2], [motors * lines, lines])
-        normal = self.normals[parts].sum(axis=0) + np.diag(before)
-        fixed = _unknowable(motors + 1, lines)
-        inverse = np.linalg.inv(normal + np.trace(normal) * fixed @ fixed.T)
-        return np.sqrt(np.diag(inverse))[:-lines].reshape(motors, lines)
+    def _of_motors(self, unknowns: np.ndarray) -> np.ndarray:
+        """The unknowns but the brightness, shape (motor, line)."""
+        return unknowns[: self.offsets.size].reshape(self.offsets.shape)
 
 
 def _equations(peaks: _Peaks, coordinates: list[np.ndarray], offsets: np.ndarray, gain: float, variance: float) -> _Equations:
-    """The equations of all parts of the image, row by row."""
-    found = []
-    for part in range(PARTS**2):
-        here = np.flatnonzero(peaks.part == part)
-        found.append(_part(peaks.points[here], peaks.counts[here], coordinates, offsets, gain, variance))
-    normals, scores, pixels = zip(*found, strict=True)
-    return _Equations(np.array(normals), np.array(scores), sum(pixels), offsets)
+    """The equations of these peaks, each one's form eliminated.
 
-
-def _part(
-    points: np.ndarray, counts: np.ndarray, coordinates: list[np.ndarray], offsets: np.ndarray, gain: float, variance: float
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Normal matrix and right side of offsets and brightness from some pixels, each one's form eliminated; how many took part."""
+    A peak is looked at in the lines round its highest count only, which gives a small square of unknowns; those that begin in the
+    same line are summed together.
+    """
     motors, lines = offsets.shape
+    reach = REACH[motors]
+    wide = 2 * reach + 1
+    normal = np.zeros((lines + 2 * reach, motors + 1, lines + 2 * reach, motors + 1))  # as many lines outside as are looked at
+    score, pixels = np.zeros((lines + 2 * reach, motors + 1)), 0
+    first = peaks.points[:, peaks.points.shape[1] // 2, 0]  # line looked at, counted from the first outside
+    order = np.argsort(first, kind="stable")
+    for start in range(0, len(order), PIECE):
+        piece = order[start : start + PIECE]
+        forms = _forms(peaks.points[piece], peaks.counts[piece], coordinates, offsets, gain, variance)
+        own, across, right = forms.by_line(wide)
+        solved = forms.inner @ across
+        for line in np.unique(first[piece]):
+            same, here = first[piece] == line, slice(line, line + wide)
+            rows = across[same].reshape(-1, wide * (motors + 1))
+            eliminated = rows.T @ solved[same].reshape(rows.shape)
+            normal[here, :, here] -= eliminated.reshape(wide, motors + 1, wide, motors + 1)
+            score[here] += right[same].sum(axis=0)
+            each = np.arange(line, line + wide)
+            normal[each, :, each] += own[same].sum(axis=0)
+        pixels += forms.pixels
+    size = (motors + 1) * lines
+    inside = slice(reach, reach + lines)
+    square = normal[inside, :, inside].transpose(1, 0, 3, 2).reshape(size, size)
+    return _Equations(square, score[inside].T.ravel(), pixels, offsets)
+
+
+@dataclass(frozen=True)
+class _Forms:
+    """Quadratic forms that fit the logarithms of some pixels' counts, at their points.
+
+    form: Terms of the form, shape (pixel, point, term).  inner: Covariance of their coefficients, shape (pixel, term, term).
+    weight: Inverse variance of a logarithm, shape (pixel, point); 0 where it does not count.
+    residual: Of the logarithms, less what a change of the form explains, shape (pixel, point).
+    slope: Of the logarithm with the offset of each motor, and with the brightness: 1, shape (pixel, point, motors + 1).
+    pixels: That took part.
+    """
+
+    form: np.ndarray
+    inner: np.ndarray
+    weight: np.ndarray
+    residual: np.ndarray
+    slope: np.ndarray
+    pixels: int
+
+    def by_line(self, wide: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weighted sums over the points of each line that a pixel is looked at in (so many), of products of
+
+        slope and slope, shape (pixel, line, motors + 1, motors + 1); form and slope, (pixel, term, line x (motors + 1));
+        slope and residual, (pixel, line, motors + 1).
+        """
+        pixels, _, terms = self.form.shape
+        form, slope = (one.reshape(pixels, wide, -1, one.shape[-1]) for one in (self.form, self.slope))
+        weighted = slope * self.weight.reshape(pixels, wide, -1, 1)
+        own = slope.swapaxes(2, 3) @ weighted
+        across = (form.swapaxes(2, 3) @ weighted).swapaxes(1, 2).reshape(pixels, terms, -1)
+        right = (weighted * self.residual.reshape(pixels, wide, -1, 1)).sum(axis=2)
+        return own, across, right
+
+
+def _forms(
+    points: np.ndarray, counts: np.ndarray, coordinates: list[np.ndarray], offsets: np.ndarray, gain: float, variance: float
+) -> _Forms:
+    """The form of each pixel, fitted to its counts at the positions with the offsets."""
+    motors = len(offsets)
     at = tuple(np.moveaxis(np.maximum(points, 0), -1, 0))
     middle = counts.shape[1] // 2
     u = [c[at] + offsets[m][at[0]] for m, c in enumerate(coordinates)]
@@ -276,7 +346,7 @@ def _part(
             level = np.maximum(1.3 * TOP * np.where(seen, fitted, 0).max(axis=1, keepdims=True), 1.3 * faint)
             seen &= (fitted > level) & ((seen & (fitted > level)).sum(axis=1) >= size + POINTS)[:, None]
         weight = np.where(seen, fitted**2 / (gain * fitted + variance + (MISFIT * fitted) ** 2), 0.0)
-        inner = np.linalg.inv(np.einsum("pk,pki,pkj->pij", weight, form, form) + 1e-9 * np.eye(size))
+        inner = _covariance(form, weight)
         q = np.einsum("pij,pkj,pk,pk->pi", inner, form, weight, logarithm, optimize=True)
         fit = np.einsum("pki,pi->pk", form, q)
         fitted = np.exp(np.clip(fit, -30, 30))
@@ -288,18 +358,15 @@ def _part(
     good = seen.any(axis=1) & (np.linalg.eigvalsh(curved).max(axis=1) < FLATTEST)
     weight = np.where(good[:, None], weight * np.clip(1 - weight * residual**2 / 25, 0, 1) ** 2, 0.0)  # Tukey
     slope = q[:, None, 1 : 1 + motors] + np.einsum("pij,pkj->pki", curved, np.stack(u, axis=-1))
-    by_line = np.zeros((*counts.shape, (motors + 1) * lines))
-    pixel, point = np.indices(counts.shape)
-    for m in range(motors):
-        by_line[pixel, point, m * lines + at[0]] = slope[..., m]
-    by_line[pixel, point, motors * lines + at[0]] = 1.0
-    inner = np.linalg.inv(np.einsum("pk,pki,pkj->pij", weight, form, form) + 1e-9 * np.eye(size))
-    weighted = by_line * weight[..., None]
-    across = np.einsum("pki,pkn->pin", form, weighted, optimize=True)
-    flat, flat_weighted = by_line.reshape(-1, (motors + 1) * lines), weighted.reshape(-1, (motors + 1) * lines)
-    normal = flat.T @ flat_weighted - np.einsum("pin,pij,pjm->nm", across, inner, across, optimize=True)
+    inner = _covariance(form, weight)
     residual -= np.einsum("pki,pij,plj,pl,pl->pk", form, inner, form, weight, residual, optimize=True)
-    return normal, flat_weighted.T @ residual.ravel(), int(good.sum())
+    slope = np.concatenate([slope, np.ones((*counts.shape, 1))], axis=-1)
+    return _Forms(form, inner, weight, residual, slope, int(good.sum()))
+
+
+def _covariance(form: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Of the coefficients of each pixel's form, shape (pixel, term, term)."""
+    return np.asarray(np.linalg.inv(form.swapaxes(1, 2) @ (form * weight[..., None]) + 1e-9 * np.eye(form.shape[-1])))
 
 
 def _sides() -> list[tuple[np.ndarray, np.ndarray]]:
