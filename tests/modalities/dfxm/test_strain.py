@@ -98,10 +98,10 @@ def test_which_motors_rock_says_the_goniometer_of_the_geometry_or_of_the_map():
     assert "caution" not in strain([stated]).attrs
 
 
-def several(peaks, noise, seed=0):
+def several(peaks, noise, seed=0, positions=None):
     """Maps of scans at standing ccmth, totals of a Gaussian of 0.006 deg; peaks: Its place at each pixel."""
     random, maps = np.random.default_rng(seed), []
-    for x in np.linspace(5.92, 5.96, 9):
+    for x in np.linspace(5.92, 5.96, 9) if positions is None else positions:
         total = 1000 * np.exp(-0.5 * ((x - peaks) / 0.006) ** 2) + random.normal(0, noise, peaks.shape)
         m = peak_map("chi", np.zeros(peaks.shape), total=total, total_std=np.full(peaks.shape, noise))
         maps.append(m.assign_attrs(still_motors=json.dumps({"ccmth": float(x)})))
@@ -127,6 +127,57 @@ def test_dark_pixels_and_cut_peaks_are_flagged():
     s = strain(several(np.array([[5.94, 5.96, 7.0]]), 5.0))
     assert np.isnan(s["strain"].values[0, 2]) and flag_counts(s)["no_signal"] == 1
     assert s["flag"].values[0, 1] != 0 and flag_counts(s)["peak_cut_by_the_end_of_the_scan"] == 1
+
+
+def flagged(maps, which, word, total=None):
+    """The maps, one of which says a word at pixel (0, 1), where its total is another."""
+    one = maps[which].copy(deep=True)
+    one["flag"].attrs.update(flag_masks=np.array([1, 2, 8], np.int32), flag_meanings=f"no_signal cut {word}")
+    one["flag"].values[0, 1] |= 8
+    if total is not None:
+        one["total"].values[0, 1] = total
+    return [*maps[:which], one, *maps[which + 1 :]]
+
+
+@pytest.mark.parametrize("which", [0, 3, 8])
+def test_a_pixel_not_measured_in_one_map_has_no_strain(which):
+    maps = several(np.full((1, 3), 5.94), 1e-3)
+    said = strain(flagged(maps, which, "no_data", np.nan), reference=5.94)
+    silent = [m.copy(deep=True) for m in maps]
+    silent[which]["total"].values[0, 1] = np.nan
+    for s in (said, strain(silent, reference=5.94)):
+        assert np.isnan(s["strain"].values).tolist() == [[False, True, False]] and np.isnan(s["total"].values[0, 1])
+        assert flag_counts(s)["no_data"] == 1 and flag_counts(s)["no_strain"] == 1 and flag_counts(s)["good"] == 2
+
+
+def test_doubts_of_any_map_are_carried_whatever_bit_they_have():
+    maps = several(np.full((1, 3), 5.94), 1e-3)
+    s = strain(flagged(flagged(maps, 3, "some_counts_masked", 300.0), 5, "not_converged"), reference=5.94)
+    counts = flag_counts(s)
+    assert counts["some_counts_masked"] == 1 and counts["not_converged"] == 1 and counts["good"] == 2
+    assert np.isfinite(s["strain"].values).all()
+    check_map(s)
+
+
+def test_a_map_without_signal_counts_as_no_light():
+    maps = several(np.full((1, 3), 5.94), 1e-3)
+    maps[0]["flag"].values[0, 1], maps[0]["total"].values[0, 1] = 1, np.nan  # as peakfit leaves it
+    s = strain(maps, reference=5.94)
+    assert (s["flag"].values == 0).all()
+    # the light that is left out there, 1000 exp(-20/6 squared / 2) = 3.9 of 3008, 20 mdeg away
+    assert s["strain"].values[0, 1] == pytest.approx(math.radians(0.02) / math.tan(math.radians(5.94)) * 3.9 / 3008, rel=0.02)
+
+
+def test_uneven_steps_shift_no_peak():
+    positions = np.concatenate([np.arange(5.916, 5.94, 0.002), np.arange(5.94, 5.964, 0.001)])
+    s = strain(several(np.array([[5.94]]), 1e-9, positions=positions), reference=5.94)
+    assert abs(s["strain"].values[0, 0]) < 5e-6  # the trapezoid rule misses (2^2 - 1^2) / 12 mdeg^2; without weights 1.6e-4
+
+
+def test_errors_over_uneven_steps_are_those_of_repeated_scans():
+    positions = np.concatenate([np.arange(5.92, 5.94, 0.005), np.arange(5.94, 5.961, 0.0025)])
+    s = strain(several(np.full((60, 70), 5.941), 15.0, positions=positions), reference=5.94)
+    assert s["strain"].values.std() == pytest.approx(float(s["strain_std"].mean()), rel=0.04)
 
 
 def changed(maps, **attrs):

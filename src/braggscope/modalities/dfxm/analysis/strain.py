@@ -39,6 +39,11 @@ SIGNAL = 5.0  # standard deviations from which the sum over several maps is beli
 CHOICES = ("auto", "ccmth", "obpitch", "energy", "ccmenergy")
 CUT = 0.1  # share of the largest total that an end of the scan may have
 
+AWAY = (
+    "no_signal",
+    "shape_hidden_by_noise",
+)  # flags that are normal of a map away from the peak: its light is zero within its error
+
 Curve = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 
 
@@ -55,7 +60,8 @@ def strain(
     """Axial strain of each pixel from a scan of the energy or of the scattering angle, with its error.
 
     dataset: One map of a scan over ccmth, obpitch or energy (and other motors); or several maps of the same pixels, each of a
-        scan at one standing position of it: the peak is then the mean of these positions weighted with the maps' `total`.
+        scan at one standing position of it: the peak is then the mean of these positions weighted with the maps' `total` and
+        the steps between them. What one map says of a pixel (`flag`) holds for the strain, but for the lack of signal.
     reference: Without it and without a region, the median of the map is the reference.
     Returns `strain`, its standard deviation (without that of the reference, which shifts all points alike: attribute
     `reference_std`), and the position of the peak.
@@ -137,9 +143,10 @@ def _scanned(dataset: xr.Dataset, motor: str) -> _Peak:
 
 
 def _several(maps: list[xr.Dataset], motor: str) -> _Peak:
-    """The mean standing position of a motor over several maps, weighted with their totals T_k: x = sum T_k x_k / sum T_k.
+    """The mean standing position of a motor over several maps, weighted with their totals T_k and the steps w_k around them.
 
-    Var(x) = sum (x_k - x)^2 Var(T_k) / (sum T_k)^2.
+    x = sum w_k T_k x_k / sum w_k T_k,  Var(x) = sum (w_k (x_k - x))^2 Var(T_k) / (sum w_k T_k)^2. A total that was not measured
+    in one of the maps leaves no position; a map without signal has a total of 0.
     """
     name, at = _standing(maps, motor)
     order = np.argsort(at)
@@ -147,23 +154,55 @@ def _several(maps: list[xr.Dataset], motor: str) -> _Peak:
     for one in maps:
         if "total" not in one or one["total"].shape != maps[0]["total"].shape:
             raise InputError("the maps of a strain must each have total, over the same pixels")
-    totals = np.stack([np.nan_to_num(one["total"].values) for one in maps])
-    x, whole = at[:, None, None], totals.sum(0)
+    measured = np.stack([np.asarray(one["total"].values, np.float64) for one in maps])
+    lost = np.stack([_flagged(one, "no_data") for one in maps])
+    missing = (lost | (np.isnan(measured) & ~np.stack([_flagged(one, "no_signal") for one in maps]))).any(0)
+    totals = np.nan_to_num(measured)
+    x, step, whole = at[:, None, None], _steps(at)[:, None, None], totals.sum(0)
     errors = all("total_std" in one for one in maps)
-    variances = np.stack([np.nan_to_num(one["total_std"].values) ** 2 for one in maps]) if errors else np.zeros_like(totals)
+    variances = np.zeros_like(totals)
+    if errors:
+        variances = np.where(np.isnan(measured), 0.0, np.stack([one["total_std"].values for one in maps]) ** 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = (totals * x).sum(0) / whole
-        std = np.sqrt(((x - mean) ** 2 * variances).sum(0)) / whole
+        area = (step * totals).sum(0)
+        mean = (step * totals * x).sum(0) / area
+        std = np.sqrt(((step * (x - mean)) ** 2 * variances).sum(0)) / area
     whole_std = np.sqrt(variances.sum(0))
-    dark = ~(whole > SIGNAL * whole_std) | ~(whole > 0)
+    dark = ~missing & (~(whole > SIGNAL * np.nan_to_num(whole_std)) | ~(whole > 0) | ~(area > 0))
     ends = np.maximum(totals[0], totals[-1]) > CUT * totals.max(0)
-    mean, std = np.where(dark, np.nan, mean), np.where(dark, np.nan, std)
+    mean, std = (np.where(dark | missing, np.nan, image) for image in (mean, std))
+    whole, whole_std = (np.where(missing, np.nan, image) for image in (whole, whole_std))
     total = {"total": variable(whole, str(maps[0]["total"].attrs["units"]), "sum of the maps' totals")}
     if errors:
         total["total_std"] = variable(whole_std, str(maps[0]["total"].attrs["units"]), "standard deviation of total")
-    reasons = {"no_signal": dark, "peak_cut_by_the_end_of_the_scan": ends & ~dark}
+    reasons = _doubts(maps) | {"no_signal": dark}
+    for word, where in (("no_data", missing), ("peak_cut_by_the_end_of_the_scan", ends & ~dark & ~missing)):
+        reasons[word] = reasons.get(word, False) | where
     unit = "keV" if "energy" in name else "deg"
     return _Peak(name, unit, mean, std if errors else None, total, reasons)
+
+
+def _steps(at: np.ndarray) -> np.ndarray:
+    """Length that each position stands for, over the mean step: (x_{k+1} - x_{k-1}) / 2, whole steps at the ends."""
+    gaps = np.diff(at)
+    return (np.append(gaps, gaps[-1]) + np.append(gaps[0], gaps)) / 2 / gaps.mean()
+
+
+def _words(dataset: xr.Dataset) -> dict[str, int]:
+    """The words of a map's flag and their bits."""
+    attributes = dataset["flag"].attrs
+    return dict(zip(str(attributes["flag_meanings"]).split(), np.atleast_1d(attributes["flag_masks"]).tolist(), strict=True))
+
+
+def _flagged(dataset: xr.Dataset, word: str) -> np.ndarray:
+    """Where a map's flag says this word, shape (row, column)."""
+    return np.asarray(dataset["flag"].values & _words(dataset).get(word, 0)) != 0
+
+
+def _doubts(maps: list[xr.Dataset]) -> dict[str, np.ndarray]:
+    """Each word of the maps' flags and where any of them says it, without those that are normal away from the peak."""
+    words = {word: None for one in maps for word in _words(one) if word not in AWAY}  # a dict keeps the order
+    return {word: np.any([_flagged(one, word) for one in maps], axis=0) for word in words}
 
 
 def _standing(maps: list[xr.Dataset], motor: str) -> tuple[str, np.ndarray]:
@@ -212,7 +251,7 @@ def _reference(
 
 
 def _clean(dataset: xr.Dataset) -> xr.Dataset:
-    """The map with no flag set: flags of one of several maps say nothing of all of them."""
+    """The map with no flag set: those that hold for all of several maps are added (`_doubts`)."""
     return dataset.assign(flag=xr.zeros_like(dataset["flag"], dtype=np.int32).assign_attrs(dataset["flag"].attrs))
 
 
