@@ -17,14 +17,14 @@ import xarray as xr
 from torch import Tensor
 
 from braggscope.core.errors import InputError
-from braggscope.physics.diffraction import bragg_angle, wavevector
+from braggscope.physics.diffraction import wavevector
 from braggscope.physics.rotations import about_axis
 
 from ..carried import counting_covariance
 from ..geometry import DfxmGeometry
+from ..monochromator import monochromator_deg
 from .reflections import Reflection
 
-SILICON_A = 5.43102051  # lattice parameter at 22.5 C, angstrom (CODATA 2018)
 TWO_THETA = ("obpitch", "two_theta")  # motors that are the scattering angle of the objective, deg
 STRAIN_AXES = (*TWO_THETA, "ccmth", "energy")  # ccmth: Bragg angle of a Si 111 monochromator, deg; energy: keV
 
@@ -68,14 +68,17 @@ def observed(dataset: xr.Dataset, instrument: DfxmGeometry, which: str) -> Obser
 
 def nominal(reflection: Reflection, instrument: DfxmGeometry, seen: Observed) -> Tensor:
     """Position of the three observables for the unstrained crystal, radians (or keV), shape (3,)."""
-    assert instrument.energy_kev is not None
     rocking = [math.radians(reflection.at.get(name, 0.0)) for name in seen.rocking]
-    usual = {
-        "energy": instrument.energy_kev,
-        "ccmth": math.degrees(bragg_angle(instrument.energy_kev, SILICON_A / math.sqrt(3), 1)),
-    }
-    strain = reflection.at.get(seen.strain, usual.get(seen.strain, reflection.two_theta_deg)) * seen.unit(seen.strain)
-    return torch.tensor([*rocking, strain], dtype=torch.float64)
+    strain = reflection.at[seen.strain] if seen.strain in reflection.at else _usual(reflection, instrument, seen.strain)
+    return torch.tensor([*rocking, strain * seen.unit(seen.strain)], dtype=torch.float64)
+
+
+def _usual(reflection: Reflection, instrument: DfxmGeometry, strain: str) -> float:
+    """Where the axis that tells the spacing stands if the setting does not say it, deg (or keV)."""
+    assert instrument.energy_kev is not None
+    if strain == "energy":
+        return instrument.energy_kev
+    return monochromator_deg(instrument.energy_kev) if strain == "ccmth" else reflection.two_theta_deg
 
 
 def lab_vector(reflection: Reflection, instrument: DfxmGeometry, seen: Observed, strain: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,14 +15,13 @@ import numpy as np
 import xarray as xr
 
 from braggscope.core.errors import InputError
-from braggscope.physics.diffraction import HC_KEV_ANGSTROM
 
 from ..geometry import DfxmGeometry, id03
+from ..monochromator import monochromator_deg
 
 MOTORS = {1: ("mu",), 2: ("chi", "mu"), 3: ("chi", "mu", "ccmth")}
 TILTING_IN_PLANE = ("mu", "diffry", "phi")  # motors about the normal of the scattering plane
 STEP_DEG = {"chi": 0.08, "mu": 0.06, "ccmth": 0.005, "diffry": 0.06, "phi": 0.06, "obpitch": 0.01}
-SILICON_111 = 3.135601  # angstrom, lattice spacing at 22.5 deg C
 
 # Widths of the microscope of Poulsen et al. 2021, J. Appl. Cryst. 54, 1555, standard deviations: divergence of the incoming beam
 # in the scattering plane and across it, acceptance of the objective (rad), and relative bandwidth behind silicon 111
@@ -116,16 +115,6 @@ def microscope(name: str, two_theta_deg: float, energy_kev: float = 17.0) -> flo
             f"the microscope's resolution is known along {', '.join(known)}, not '{name}': give its width in degrees"
         )
     return math.degrees(known[name])
-
-
-def monochromator_deg(energy_kev: float) -> float:
-    """Bragg angle of silicon 111, deg."""
-    sine = HC_KEV_ANGSTROM / (2 * SILICON_111 * energy_kev)
-    if sine >= 1:
-        raise InputError(
-            f"a scan of ccmth needs an energy_kev above {HC_KEV_ANGSTROM / (2 * SILICON_111):.2f}, got {energy_kev:g}"
-        )
-    return math.degrees(math.asin(sine))
 
 
 def _middle(name: str, geometry: DfxmGeometry) -> float:
