@@ -34,7 +34,7 @@ from braggscope.core.simulation import Simulation
 from braggscope.modalities.dfxm.estimators.peakfit import PeakFit
 
 MEMORY_GB = 2.0
-NARROW = ("width_below_the_step",)  # no doubt about where a peak is
+NARROW = ("width_below_the_step", "curve_not_described_by_the_peaks")  # no doubt about where a peak is
 NOISE = {"gain": 2.0, "readout": 3.0}
 
 

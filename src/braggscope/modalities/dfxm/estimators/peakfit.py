@@ -25,11 +25,12 @@ from braggscope.infer.runtime import in_threads
 from ..peaks import search
 from ..peaks.kernels import GAUSSIAN, LORENTZIAN, PSEUDO_VOIGT, per_peak
 from ..peaks.table import Layout, describe, stronger_first
-from ..photon_transfer import DetectorNoise, believed, detector_noise, gain_from, sample_pixels
+from ..photon_transfer import DetectorNoise, believed, gain_from, sampled_curves
 
-NOT_YET, NO_DATA, NO_SIGNAL, OUTSIDE, NARROW, WIDE, UNCONVERGED, AMBIGUOUS, MASKED = (1 << k for k in range(9))
+_, NO_DATA, NO_SIGNAL, OUTSIDE, NARROW, WIDE, UNCONVERGED, AMBIGUOUS, MASKED, UNDESCRIBED = (1 << k for k in range(10))
 FLAGS = {
     MASKED: "some_counts_masked",
+    UNDESCRIBED: "curve_not_described_by_the_peaks",
     AMBIGUOUS: "number_of_peaks_ambiguous",
     WIDE: "wider_than_the_scan",
     NARROW: "width_below_the_step",
@@ -41,9 +42,9 @@ FLAGS = {
 SHAPES = {"gaussian": GAUSSIAN, "lorentzian": LORENTZIAN, "pseudo_voigt": PSEUDO_VOIGT}
 SIGNIFICANT = 5.0  # standard deviations of the amplitude below which there is no peak to speak of
 SURE = 0.95  # probability of the number of peaks below which it is called ambiguous
+DESCRIBED, BEYOND = 1.5, 5.0  # reduced deviance that is tolerated, and standard deviations by which noise may exceed 1
 APART = 1.0  # mean widths that two peaks must lie apart, or which counts are whose is called ambiguous
 PIECE = 2048  # pixels described together
-SAMPLED = 512  # frames that tell the noise, about
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ class PeakFit(PerPixel):
         self, values: np.ndarray, errors: np.ndarray, about: np.ndarray, layout: Layout, scan: Any, out: dict[str, np.ndarray]
     ) -> None:
         """Fill quantities and flags of some pixels."""
+        assert self.noise is not None
         x, scale, middle = scan
         values, errors = stronger_first(values, errors, layout)
         peaks = describe(values, errors, layout, scale, middle)
@@ -196,7 +198,10 @@ class PeakFit(PerPixel):
             out[name][:], out[f"{name}_std"][:] = values[:, 1 + d] / scale[d], spread[:, 1 + d] / abs(scale[d])
         with np.errstate(invalid="ignore", divide="ignore"):
             out["reduced_deviance"][:] = about[:, 2] / about[:, 3]
-        flag &= np.where(flag & NO_SIGNAL, ~UNCONVERGED, -1)
+            tolerated = np.maximum(DESCRIBED, 1 + BEYOND * np.sqrt(2 / about[:, 3]))
+            if gain_from(self.noise, self.gain) != "assumed":  # else what the noise leaves is not known
+                flag |= np.where(out["reduced_deviance"] > tolerated, UNDESCRIBED, 0)
+        flag &= np.where(flag & NO_SIGNAL, ~(UNCONVERGED | UNDESCRIBED), -1)
         if self.peaks > 1:
             out["peaks"][:], out["peaks_probability"][:] = np.where(flag & NO_DATA, np.nan, about[:, 0]), about[:, 1]
             unclear = (about[:, 1] < SURE) | _too_close(peaks)
@@ -269,21 +274,9 @@ def _in_steps(motors: Mapping[str, np.ndarray], lengths: tuple[int, ...]) -> tup
 
 def _noise(source: Source, gain: str | float, readout: str | float) -> DetectorNoise:
     """The detector's noise from the curves of some pixels over whole lines of the fast motor, spread over the slow ones."""
-    positions = list(motor_positions(source).values())[-1]
-    fast = source.shape[-1]
-    lines = len(positions) // fast
-    chosen = np.unique(np.linspace(0, lines - 1, max(1, min(lines, -(-SAMPLED // fast)))).round().astype(int))
-    only = np.zeros((lines, fast), bool)
-    only[chosen] = True
-    pixels = sample_pixels(*source.frame_shape, int(only.sum()))
-    curves, whole = np.full((len(positions), len(pixels)), np.nan, np.float32), True
-    for batch in source.batches(only=only.ravel()):
-        counts = batch.frames.reshape(len(batch), -1)[:, pixels].astype(np.float32)
-        if batch.mask is not None:
-            counts[~batch.mask.reshape(len(batch), -1)[:, pixels]] = np.nan
-        curves[batch.index], whole = counts, whole and batch.frames.dtype.kind == "u"
-    found = detector_noise(curves[only.ravel()], fast, positions[only.ravel()])
-    noise = believed(found, gain, readout, whole=whole)
+    curves = sampled_curves(source)
+    found = curves.noise()
+    noise = believed(found, gain, readout, whole=curves.whole)
     # at the darkest level of the scan there may be light, which scatters more than the read-out alone that was given
     return dataclasses.replace(noise, variance=max(noise.variance, found.variance if math.isfinite(found.variance) else 0.0))
 
