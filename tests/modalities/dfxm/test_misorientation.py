@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from braggscope.core.errors import InputError
 from braggscope.core.maps import check_map, flag_counts
 from braggscope.modalities.dfxm.analysis.grod import grod
-from braggscope.modalities.dfxm.analysis.kam import kam
+from braggscope.modalities.dfxm.analysis.kam import _pure_noise, kam
 from braggscope.modalities.dfxm.geometry import DfxmGeometry
 
 THETA = math.radians(9.0)
@@ -161,14 +162,61 @@ def test_kam_and_its_error_agree_with_repeated_measurements():
     assert abs(z.mean()) < 0.06 and z.std() == pytest.approx(1, abs=0.05)  # known to 0.02 and 0.012 were the nine independent
 
 
-def test_misorientations_below_the_noise_are_flagged():
-    noisy = np.random.default_rng(4).normal(0, 0.02, (20, 20, 3))
-    k = kam(rotation_map(noisy, np.eye(3) * 0.02**2))
-    step = noisy + np.where(np.arange(20)[None, :, None] < 10, 0, 3.0)
-    s = kam(rotation_map(step, np.eye(3) * 0.02**2))
-    hidden = [flag_counts(one)["misorientation_hidden_by_noise"] for one in (s, k)]
-    assert 40 < hidden[0] <= hidden[1]  # of 400 pixels; those beside the step stand out
-    assert (s["flag"].values[:, 9:11] == 0).all()
+def tangent(*stds):
+    """Root of a covariance with these standard deviations along y and along the axis across y and q."""
+    axes = np.array([[0.0, 1.0, 0.0], np.cross([0.0, 1.0, 0.0], Q)])
+    return axes[: len(stds)].T * np.array(stds)
+
+
+KINDS = {  # root of the covariance (deg), and whether one reflection was seen
+    "one motor": (tangent(0.02), True),
+    "two motors": (tangent(0.02, 0.02), True),
+    "unequal motors": (tangent(0.02, 0.005), True),
+    "rotations": (0.02 * np.eye(3), False),
+    "unequal rotations": (np.diag([0.03, 0.01, 0.005]), False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_noise_alone_is_flagged_and_a_step_is_not(kind):
+    root, one_reflection = KINDS[kind]
+    noise = np.random.default_rng(4).normal(size=(60, 60, root.shape[1])) @ root.T
+    k = kam(rotation_map(noise, root @ root.T, one_reflection))
+    # two standard deviations above the mean: 95 % of a Gaussian lie below 1.64, the long tail of lengths takes the rest
+    assert 0.9 < flag_counts(k)["misorientation_hidden_by_noise"] / 3600 < 0.99
+    step = np.where(np.arange(60)[:, None] < 30, 0, 0.3) * np.array([0.0, 1.0, 0.0])
+    s = kam(rotation_map(noise + step, root @ root.T, one_reflection))
+    assert (s["flag"].values[:, 29:31] == 0).all()
+    assert 0.9 < flag_counts(s)["misorientation_hidden_by_noise"] / (3600 - 120) < 0.99
+
+
+@pytest.mark.parametrize(
+    "directions, factor", [(1, math.sqrt(2 / math.pi)), (2, math.sqrt(math.pi / 2)), (3, math.sqrt(8 / math.pi))]
+)
+def test_mean_length_of_noise_is_that_of_its_directions(directions, factor):
+    covariance = torch.diag(torch.tensor([1.0] * directions + [0.0] * (3 - directions), dtype=torch.float64))
+    mean, std, share = _pure_noise(covariance, 3 * covariance)  # sigma is 2
+    assert float(mean) == pytest.approx(2 * factor, rel=1e-12)
+    assert float(std) == pytest.approx(2 * math.sqrt(directions - factor**2), rel=1e-12) and float(share) == 0.25
+    assert [float(v) for v in _pure_noise(0 * covariance, 0 * covariance)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("variances", [(1, 0.1, 0), (1, 0.3, 0.1), (1, 0.01, 0.01), (1, 1, 0.2)])
+def test_mean_length_of_unequal_noise_is_known_to_two_percent(variances):
+    draws = np.random.default_rng(0).normal(size=(400_000, 3)) * np.sqrt(2 * np.array(variances))
+    covariance = torch.diag(torch.tensor(variances, dtype=torch.float64))
+    mean, std, _ = _pure_noise(covariance, covariance)
+    length = np.linalg.norm(draws, axis=1)
+    assert 0.975 < float(mean) / length.mean() < 1.005 and float(std) == pytest.approx(length.std(), rel=0.07)
+
+
+def test_the_spread_of_the_kam_of_noise_is_what_is_taken():
+    """Without the correlation by the pixel itself it would be smaller by 1.6: then 0.86 would be flagged, not 0.95."""
+    draws = np.random.default_rng(5).normal(0, 0.02, (80, 80, 3))
+    found = kam(rotation_map(draws, 0.02**2 * np.eye(3)))["kam"].values[1:-1, 1:-1]
+    mean, std, share = (float(v) for v in _pure_noise(*2 * [0.02**2 * torch.eye(3, dtype=torch.float64)]))
+    assert found.mean() == pytest.approx(mean, rel=0.02)
+    assert found.std() == pytest.approx(std * math.sqrt((1 - share**2) / 8 + share**2), rel=0.06)
 
 
 # --- deviation from a reference

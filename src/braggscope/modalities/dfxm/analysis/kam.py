@@ -7,7 +7,17 @@ With errors C of the lattices and a_ij the axis of the misorientation of i and j
     Var(KAM_i) = [ (sum_j a_ij)^T C_i (sum_j a_ij) + sum_j a_ij^T C_j a_ij ] / N^2
 
 which holds where the misorientations stand out of the noise. Where they do not, the mean of an angle is biased upwards, as an
-angle cannot be negative; such points are flagged.
+angle cannot be negative. A KAM that is not above the mean of pure noise by two standard deviations is flagged.
+
+The length of a difference that is noise of covariance S has the square t = tr S on average, with the variance 2 tr S^2. A scaled
+chi-squared variable of nu = t^2 / tr S^2 degrees of freedom has the same (Satterthwaite 1946, Biometrics Bull. 2, 110); the
+mean of its root is
+
+    sqrt(2 t / nu) Gamma((nu + 1) / 2) / Gamma(nu / 2)
+
+which is sigma sqrt(2 / pi), sigma sqrt(pi / 2) or sigma sqrt(8 / pi) where one, two or three directions have the error sigma. With
+unequal errors it is too small by 2 % at most. The lengths to two neighbours j and k are correlated by the noise of the pixel i
+that they share, by f_j f_k with f_j = tr C_i / tr (C_i + C_j), to lowest order.
 """
 
 from __future__ import annotations
@@ -30,6 +40,7 @@ from ..lattice_rotations import DEGREE, LatticeRotations, variance_along
 from ._common_pixels import common_pixels
 from .orientation import orientation_of
 
+DOUBT = 2.0  # standard deviations that the KAM must stand above the mean of pure noise: some 95 % of pure noise does not
 BAND = 2**18  # pixels of the bands of rows that are done one after the other: some 100 MB
 
 
@@ -96,12 +107,9 @@ def _bands(rows: int, columns: int, halo: int) -> Iterator[tuple[int, int, int, 
 
 
 def _average(field: LatticeRotations, offsets: list[tuple[int, int]], most: float) -> Tensor:
-    """Mean misorientation, its standard deviation, what noise alone would give (rad) and the neighbours; shape (4, row, column).
-
-    Noise alone gives about the root of half the variance of the difference per pair, as two directions share it.
-    """
+    """Mean misorientation, its standard deviation, what noise alone seldom exceeds (rad) and the neighbours; (4, row, column)."""
     shape = field.known.shape
-    total, count, variance, noise = (torch.zeros(shape, dtype=torch.float64) for _ in range(4))
+    total, count, variance, noise, apart, shared = (torch.zeros(shape, dtype=torch.float64) for _ in range(6))
     axes = torch.zeros((*shape, 3), dtype=torch.float64)
     for step in offsets:
         here, there = common_pixels(tuple(shape), step)
@@ -116,11 +124,28 @@ def _average(field: LatticeRotations, offsets: list[tuple[int, int]], most: floa
         axes[here] += torch.where(use[..., None], unit, 0.0)
         theirs = field.covariance[there]
         variance[here] += torch.where(use, variance_along(vector, theirs), 0.0)
-        spread = (field.covariance[here] + theirs).diagonal(dim1=-2, dim2=-1).sum(-1)
-        noise[here] += torch.where(use, torch.sqrt(spread / 2), 0.0)
+        mean, std, share = _pure_noise(field.covariance[here], theirs)
+        noise[here] += torch.where(use, mean, 0.0)
+        apart[here] += torch.where(use, std**2 * (1 - share**2), 0.0)
+        shared[here] += torch.where(use, std * share, 0.0)
     if field.covariance is not None:
         variance += torch.where(count > 0, (axes[..., None, :] @ field.covariance @ axes[..., None])[..., 0, 0], 0.0)
     many = torch.where(count > 0, count, 1.0)
     known = field.known & (count > 0)
     values = [torch.where(known, v, math.nan) for v in (total / many, variance.sqrt() / many)]
-    return torch.stack([*values, noise / many, torch.where(field.known, count, 0.0)])
+    most_by_noise = (noise + DOUBT * torch.sqrt(apart + shared**2)) / many
+    return torch.stack([*values, most_by_noise, torch.where(field.known, count, 0.0)])
+
+
+def _pure_noise(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean length and its standard deviation (rad) of the difference of two noises, and the first's share f of its variance.
+
+    one, other: Covariances, rad^2, shape (..., 3, 3).
+    """
+    both = one + other
+    square = both.diagonal(dim1=-2, dim2=-1).sum(-1)
+    some = torch.where(square > 0, square, 1.0)
+    freedom = some**2 / torch.where(square > 0, (both**2).sum((-2, -1)), 1.0)
+    ratio = torch.exp(torch.lgamma((freedom + 1) / 2) - torch.lgamma(freedom / 2)) * torch.sqrt(2 / freedom)
+    mean, std = ratio * square.sqrt(), torch.sqrt((1 - ratio**2).clamp(min=0) * square)
+    return mean, std, one.diagonal(dim1=-2, dim2=-1).sum(-1) / some
