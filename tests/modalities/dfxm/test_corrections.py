@@ -19,6 +19,7 @@ from braggscope.modalities.dfxm.corrections.hot_pixels import hot_pixels
 from braggscope.modalities.dfxm.corrections.motor_drift import line_offsets, motor_drift
 from braggscope.modalities.dfxm.corrections.photons import photons
 from braggscope.modalities.dfxm.corrections.shift import frame_shifts, shift
+from braggscope.modalities.dfxm.photon_transfer import sampled_curves
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "dfxm"
 GAIN, READOUT, LEVEL = 2.0, 3.0, 100.0
@@ -84,6 +85,27 @@ def geometry():
     from braggscope.modalities.dfxm.geometry import id03
 
     return id03()
+
+
+# --- the noise that they go by
+
+
+def test_noise_is_sampled_on_whole_lines_and_masked_or_lost_counts_are_nan():
+    frames = np.arange(15 * 2 * 3, dtype=np.uint16).reshape(15, 2, 3)  # 5 lines of 3 points; point 14 is lost
+    frames[7, 1, 2] = 65535
+    chi, mu = np.repeat(np.arange(5.0), 3), np.tile([0.0, 0.1, 0.3], 5)
+    axes = (Axis("chi", np.arange(5.0), "deg"), Axis("mu", mu[:3], "deg"))
+    there = np.array([13, *range(13)])  # not in order of the grid
+    scan = Scan(
+        Path("memory.h5"), "1.1", axes, Memory(frames[there]), there, {"chi": chi, "mu": mu}, modality="dfxm", saturation=65535
+    )
+    curves = sampled_curves(scan, frames=7, pixels=np.array([0, 5]), size=4)  # lines 0, 2 and 4
+    expected = frames.reshape(15, 6)[[0, 1, 2, 6, 7, 8, 12, 13, 14]][:, [0, 5]].astype(float)
+    expected[4, 1] = expected[8] = np.nan
+    np.testing.assert_array_equal(curves.counts, expected)
+    np.testing.assert_array_equal(curves.positions, mu[:9])
+    assert curves.fast == 3 and curves.whole
+    assert sampled_curves(scan, frames=None).counts.shape == (15, 6)
 
 
 # --- hot pixels

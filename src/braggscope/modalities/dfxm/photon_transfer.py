@@ -18,6 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from braggscope.core.estimator import motor_positions
+from braggscope.core.source import Source
+
 DIFFERENCE = np.array([1.0, -6.0, 15.0, -20.0, 15.0, -6.0, 1.0]) / np.sqrt(924.0)
 SPAN = len(DIFFERENCE)
 MEAN_SPREAD = float(np.sqrt(np.sum(DIFFERENCE**4)))  # of the weighted mean, in standard deviations of a count
@@ -27,6 +30,7 @@ CLASSES = 60  # of signal, each 2^(1/3) times the one before, from one standard 
 DARK_WINDOWS = 2**14  # looked at to find the dark level
 SAMPLE = 4096  # pixels whose curves tell the noise of the detector
 SAMPLE_COUNTS = 2**22  # but not more counts than this
+FRAMES = 512  # whose counts tell it, about
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,56 @@ class DetectorNoise:
     gain_std: float
     level: float
     variance: float
+
+
+@dataclass(frozen=True)
+class SampledCurves:
+    """Curves of some pixels over whole lines of the fast motor.
+
+    counts: Shape (point, pixel), float32, NaN where there is none; points in grid order.
+    fast: Points along the fast motor.  positions: Of the fast motor at each point, shape (point,).
+    whole: Whether counts were recorded as whole numbers.
+    """
+
+    counts: np.ndarray
+    fast: int
+    positions: np.ndarray
+    whole: bool
+
+    def noise(self) -> DetectorNoise:
+        """Gain and dark noise of the detector, as these curves scatter."""
+        return detector_noise(self.counts, self.fast, self.positions)
+
+
+def sampled_curves(
+    source: Source, *, frames: int | None = FRAMES, pixels: np.ndarray | None = None, size: int | None = None
+) -> SampledCurves:
+    """The curves of some pixels over whole lines of the fast motor, spread over the slow ones.
+
+    frames: About how many are read; None for all.
+    pixels: Flat positions in the frame; by default those of `sample_pixels`.
+    size: Most frames read at a time (see `Source.batches`).
+    """
+    fast, lines = source.shape[-1], math.prod(source.shape[:-1])
+    count = lines if frames is None else max(1, min(lines, -(-frames // fast)))
+    taken = np.zeros(lines, bool)
+    taken[np.linspace(0, lines - 1, count).round().astype(int)] = True
+    only = np.repeat(taken, fast)
+    pixels = sample_pixels(*source.frame_shape, int(only.sum())) if pixels is None else pixels
+    counts, whole = np.full((int(only.sum()), len(pixels)), np.nan, np.float32), True
+    place = np.cumsum(only) - 1
+    for batch in source.batches(size, only=None if only.all() else only):
+        counts[place[batch.index]] = chosen_counts(batch.frames, batch.mask, pixels)
+        whole = whole and batch.frames.dtype.kind == "u"
+    return SampledCurves(counts, fast, list(motor_positions(source).values())[-1][only], whole)
+
+
+def chosen_counts(frames: np.ndarray, mask: np.ndarray | None, pixels: np.ndarray) -> np.ndarray:
+    """Counts of some pixels (flat positions), NaN where the mask is False, shape (frame, pixel), float32."""
+    counts = frames.reshape(len(frames), -1)[:, pixels].astype(np.float32)
+    if mask is not None:
+        counts[~mask.reshape(len(mask), -1)[:, pixels]] = np.nan
+    return counts
 
 
 def detector_noise(curves: np.ndarray, fast: int, positions: np.ndarray) -> DetectorNoise:
@@ -74,7 +128,9 @@ def sample_pixels(rows: int, columns: int, points: int) -> np.ndarray:
     return (at[:, None] * columns + np.arange(min(columns, wanted))).ravel()
 
 
-def believed(found: DetectorNoise, gain: str | float, readout: str | float, *, whole: bool) -> DetectorNoise:
+def believed(
+    found: DetectorNoise, gain: str | float = "auto", readout: str | float = "auto", *, whole: bool = False
+) -> DetectorNoise:
     """What to take: the gain and read-out noise that are given, else what was found; gain 1 and no noise where it does not show.
 
     gain, readout: "auto" or a value.  whole: Whether counts are rounded to whole numbers, which alone is a variance of 1/12.

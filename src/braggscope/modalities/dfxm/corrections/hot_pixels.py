@@ -22,7 +22,7 @@ from braggscope.core.corrections import Spikes, Unspiked, corrected, raw
 from braggscope.core.errors import InputError
 from braggscope.core.scan import Frames, Scan
 
-from ._noise import scan_noise
+from ._noise import believed_noise
 
 ORDER = 10
 FRAMES = 15  # whose median tells the pixels that are bad in all
@@ -43,9 +43,9 @@ def hot_pixels(
         raise InputError(f"threshold must be at least 3 standard deviations, got {threshold:g}")
     if not (math.isfinite(contrast) and contrast >= 1):
         raise InputError(f"contrast must be at least 1, got {contrast:g}")
-    frames, noise = raw(scan), scan_noise(scan)
-    gain = noise.gain if math.isfinite(noise.gain) else 1.0
-    variance = max(noise.variance if math.isfinite(noise.variance) else 0.0, gain**2, 1 / 12)
+    frames, noise = raw(scan), believed_noise(scan)
+    gain = noise.gain
+    variance = max(noise.variance, gain**2, 1 / 12)
     spikes = Spikes(noise.level, variance, gain, threshold, contrast)
     bad = always_bad(frames, spikes)
     record: dict[str, Any] = {

@@ -34,7 +34,7 @@ from braggscope.core.errors import InputError
 from braggscope.core.estimator import motor_positions
 from braggscope.core.scan import Scan
 
-from ._noise import scan_noise
+from ._noise import believed_noise
 
 ORDER = 40
 REACH = {1: 24, 2: 4, 3: 2}  # steps from the highest count of a pixel that are looked at, for so many motors
@@ -66,7 +66,7 @@ def motor_drift(
     positions, lines = motor_positions(scan), scan.shape[0]
     changed = {}
     for m, name in enumerate(axis.name for axis in scan.axes):
-        applied, proven = believed(found.offsets[m], found.std[m], found.halves[:, :, m], found.common[:, m], proof)
+        applied, proven = agreed_offsets(found.offsets[m], found.std[m], found.halves[:, :, m], found.common[:, m], proof)
         record |= {f"{name}_proof": proven, f"{name}_rms": float(np.sqrt(np.mean(applied**2)))}
         record[f"{name}_std"] = float(np.median(found.std[m])) if found.pixels >= ENOUGH else None
         if np.any(applied):
@@ -78,7 +78,7 @@ def motor_drift(
     return corrected(scan, record, positions=changed or None)
 
 
-def believed(
+def agreed_offsets(
     offsets: np.ndarray, std: np.ndarray, halves: np.ndarray, common: np.ndarray, proof: float
 ) -> tuple[np.ndarray, float]:
     """The offsets to apply, and by how many standard deviations two halves of the image agree about them (Fisher 1921).
@@ -132,9 +132,8 @@ def line_offsets(scan: Scan) -> Offsets:
     shape = scan.shape
     if not 1 <= len(shape) <= 3 or min(shape) < 2:
         raise InputError(f"motor-drift needs a scan over one to three motors with two positions or more each, got {shape}")
-    noise = scan_noise(scan)
-    gain = noise.gain if math.isfinite(noise.gain) else 1.0
-    variance = max(noise.variance if math.isfinite(noise.variance) else 0.0, 1 / 12, gain**2 / 4)
+    noise = believed_noise(scan)
+    gain, variance = noise.gain, max(noise.variance, 1 / 12, noise.gain**2 / 4)
     peaks = _peaks(scan, variance)
     axes = [motor_positions(scan)[axis.name].reshape(shape) for axis in scan.axes]
     steps = np.array([np.mean(np.diff(a.mean(axis=tuple(k for k in range(len(shape)) if k != n)))) for n, a in enumerate(axes)])
@@ -185,16 +184,13 @@ class _Peaks:
 
 def _peaks(scan: Scan, variance: float) -> _Peaks:
     """The curves of bright pixels, spread over the image, round their highest count."""
+    from ..photon_transfer import sampled_curves
+
     rows, columns = scan.frame_shape
     points = math.prod(scan.shape)
     every = max(1, math.ceil(rows * columns * points / COUNTS)) | 1
     chosen = np.arange(0, rows * columns, every)
-    curves = np.full((points, len(chosen)), np.nan, np.float32)
-    for batch in scan.batches():
-        counts = batch.frames.reshape(len(batch), -1)[:, chosen].astype(np.float32)
-        if batch.mask is not None:
-            counts[~batch.mask.reshape(len(batch), -1)[:, chosen]] = np.nan
-        curves[batch.index] = counts
+    curves = sampled_curves(scan, frames=None, pixels=chosen).counts
     curves = np.where(np.isfinite(curves), curves, np.float32(np.nan))
     lively = np.isfinite(curves).any(axis=0)
     curves, chosen = curves[:, lively], chosen[lively]

@@ -32,7 +32,7 @@ from braggscope.core.corrections import INTERPOLATIONS, Shifted, corrected, raw
 from braggscope.core.errors import InputError
 from braggscope.core.scan import Scan
 
-from ._noise import scan_noise
+from ._noise import believed_noise
 
 ORDER = 30
 NEAR = 2  # steps of a motor: frames up to there before and after are what a frame is registered with
@@ -166,9 +166,8 @@ def _transforms(scan: Scan, count: int) -> tuple[np.ndarray, np.ndarray]:
     from scipy.ndimage import gaussian_filter
     from scipy.signal.windows import tukey
 
-    noise, (rows, columns) = scan_noise(scan), scan.frame_shape
-    gain = noise.gain if math.isfinite(noise.gain) else 1.0
-    variance = noise.variance if math.isfinite(noise.variance) else 0.0
+    noise, (rows, columns) = believed_noise(scan), scan.frame_shape
+    gain, variance = noise.gain, noise.variance
     light = np.concatenate([_light(b.frames, b.mask, noise.level) for b in scan.batches()])[:count]
     pattern = _pattern(scan, light, noise.level, math.sqrt(max(variance, gain**2 / 4)))
     dark = 2 * math.sqrt(0.375 + variance / gain**2)

@@ -194,6 +194,8 @@ class ScanCounts:
 
     def _open(self) -> np.ndarray:
         """One pass: which points and pixels take part; keeps the counts where they are few. Gives the curves of a sample."""
+        from ..photon_transfer import chosen_counts
+
         points = math.prod(self.scan.shape)
         chosen = np.unique(np.linspace(0, self.pixels - 1, min(SAMPLE, SAMPLE_COUNTS // points + 1, self.pixels)).astype(int))
         sample = np.full((points, len(chosen)), np.nan, np.float32)
@@ -203,13 +205,11 @@ class ScanCounts:
         size = 0
         for at, frames, mask in _once(self.scan):
             self.seen[at] = True
-            values = frames[:, chosen].astype(np.float32)
+            sample[at] = chosen_counts(frames, mask, chosen)
             if mask is not None:
-                values[~mask[:, chosen]] = np.nan
                 empty = mask.sum(axis=1) < self.pixels / 2
                 self.seen[at[empty]] = False
                 lost += (~mask[~empty]).sum(axis=0, dtype=np.int32)
-            sample[at] = values
             size += frames.nbytes
             kept = None if kept is None or size > KEPT_BYTES else [*kept, (at, frames)]
         self.masked = lost > 0
