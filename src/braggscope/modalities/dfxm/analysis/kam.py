@@ -15,9 +15,9 @@ mean of its root is
 
     sqrt(2 t / nu) Gamma((nu + 1) / 2) / Gamma(nu / 2)
 
-which is sigma sqrt(2 / pi), sigma sqrt(pi / 2) or sigma sqrt(8 / pi) where one, two or three directions have the error sigma. With
-unequal errors it is too small by 2 % at most. The lengths to two neighbours j and k are correlated by the noise of the pixel i
-that they share, by f_j f_k with f_j = tr C_i / tr (C_i + C_j), to lowest order.
+which is sigma sqrt(2 / pi), sigma sqrt(pi / 2) or sigma sqrt(8 / pi) where one, two or three directions have the error sigma.
+With unequal errors it is too small by 2 % at most. The lengths to two neighbours j and k are correlated by the noise of the pixel
+i that they share, by f_j f_k with f_j = tr C_i / tr (C_i + C_j), to lowest order.
 """
 
 from __future__ import annotations
