@@ -4,13 +4,16 @@ import math
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from scipy.spatial import cKDTree
 from sklearn.metrics import adjusted_rand_score
 
 from braggscope.core.errors import InputError
 from braggscope.core.maps import check_map, flag_counts
+from braggscope.modalities.dfxm.analysis._regions import Wall, walls_between
 from braggscope.modalities.dfxm.analysis.domains import domains
+from braggscope.modalities.dfxm.lattice_rotations import LatticeRotations
 
 SHAPE = (60, 90)
 
@@ -96,6 +99,42 @@ def test_the_errors_of_mean_rotations_are_calibrated():
         true = np.round(d["mean_rotation_y"].values)
         z += list((d["mean_rotation_y"].values - true) / d["mean_rotation_y_std"].values)
     assert len(z) == 60 and np.std(z) == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("known", ["y", "xy", "xyz"])
+def test_errors_of_walls_are_calibrated_whatever_directions_are_known(known):
+    """A step about y; 200 walls of 30 pairs of pixels that are independent."""
+    random, rows = np.random.default_rng(0), 30 * 200
+    m = orientation_map(np.zeros((rows, 2)), np.broadcast_to([0.0, 0.5], (rows, 2)))
+    for c in "xyz":
+        m[f"rotation_{c}"].values += random.normal(0, 0.05 * (c in known), (rows, 2))
+        m[f"rotation_{c}_std"].values[:] = 0.05 * (c in known)
+    label = 2 * (np.arange(rows)[:, None] // 30) + np.array([1, 2])
+    walls = walls_between(label, LatticeRotations.of(m), 1)
+    across = [walls[2 * n + 1, 2 * n + 2] for n in range(200)]
+    std = 0.05 * math.sqrt(2 / 30)
+    np.testing.assert_allclose([w.std for w in across], std, rtol=1e-3)  # the covariance is that of a small rotation
+    z = (np.array([w.angle for w in across]) - 0.5) / std
+    assert abs(z.mean()) < 0.25 and z.std() == pytest.approx(1, abs=0.15)  # known to 0.07 and 0.05
+
+
+def test_the_covariance_of_a_wall_is_the_sum_of_those_of_its_pixels():
+    root = np.random.default_rng(2).normal(size=(3, 2, 3, 3))
+    covariance = root @ root.swapaxes(-1, -2)
+    state = torch.eye(3, dtype=torch.float64).expand(3, 2, 3, 3)
+    field = LatticeRotations(state, torch.from_numpy(covariance * math.radians(1) ** 2), None)
+    wall = walls_between(np.array([[1, 2]] * 3), field, 1)[1, 2]
+    np.testing.assert_allclose(wall.covariance, covariance.sum((0, 1)), rtol=1e-12)
+
+
+def test_noise_across_a_wall_does_not_raise_it():
+    random = np.random.default_rng(1)
+    covariance = np.diag([4.0, 1.0, 1.0])  # of the sum over two pairs
+    sums = np.array([0.0, 4.0, 0.0]) + random.normal(size=(20_000, 3)) * np.sqrt(np.diag(covariance))
+    angle = np.mean([Wall(one, covariance, 2.0).angle for one in sums])
+    assert np.linalg.norm(sums, axis=1).mean() / 2 > 2.27  # the length is biased
+    assert angle == pytest.approx(2, abs=0.05)  # to lowest order it is not
+    assert Wall(np.zeros(3), covariance, 2.0).angle == 0 and Wall(np.zeros(3), covariance, 2.0).height < 0
 
 
 def test_islands_and_missing_pixels_are_in_no_domain():

@@ -1,15 +1,18 @@
 """Regions of nearly the same lattice: a watershed on how fast the lattice turns, then merging across weak walls.
 
-The watershed cuts the image along ridges of the local rotation, into too many pieces. Between two pieces that touch, the wall is
-measured by the mean rotation vector from pixels on one side to pixels `reach` away on the other: noise averages out along the
-wall, a real wall does not. The weakest wall is taken down first, as long as it is below the threshold; the sums of its two
-pieces' walls are added, so that every wall is always measured over its whole length.
+The watershed cuts the image along ridges of the local rotation, into too many pieces. Between two pieces that touch, the wall
+is measured by the mean rotation vector from pixels on one side to pixels `reach` away on the other: noise averages out along
+the wall, a real wall does not. What noise across the mean vector adds to its length is taken off. The weakest wall is taken
+down first, as long as it is below the threshold; the sums of its two pieces' walls are added, so that every wall is always
+measured over its whole length.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,27 +21,41 @@ from scipy.ndimage import gaussian_filter
 from ..lattice_rotations import DEGREE, LatticeRotations
 
 DOUBT = 2.0  # standard deviations that a wall must stand above the threshold
+UPPER = ((0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2))  # rows and columns of the six different elements of a covariance
+UNFOLDED = (3, 4, 5, 4, 6, 7, 5, 7, 8)  # where the nine elements lie behind a rotation of three
 
 
 @dataclass
 class Wall:
-    """Sums over the pairs of pixels across a wall between two regions: rotation (deg, from the lower number), variance, pairs."""
+    """Sums over the pairs of pixels across a wall between two regions.
+
+    rotation: Rotation vectors from the lower number, deg, shape (3,).
+    covariance: Of that sum, deg^2, shape (3, 3).
+    """
 
     rotation: np.ndarray
-    variance: float
+    covariance: np.ndarray
     pairs: float
+
+    @cached_property
+    def _parts(self) -> tuple[float, float, float]:
+        """Square of the sum of the rotations, and its variances along it and across it, deg^2."""
+        square, variance = float(self.rotation @ self.rotation), float(self.covariance.trace())
+        along = max(0.0, float(self.rotation @ self.covariance @ self.rotation)) / square if square > 0 else variance
+        return square, along, variance - along
 
     @property
     def angle(self) -> float:
-        """Mean misorientation across the wall, deg."""
-        return float(np.linalg.norm(self.rotation)) / self.pairs
+        """Mean misorientation across the wall, deg: noise across a vector lengthens its square by its variance (Rice)."""
+        square, _, across = self._parts
+        return math.sqrt(max(0.0, square - across)) / self.pairs
 
     @property
     def std(self) -> float:
         """Its standard deviation, deg."""
-        return float(np.sqrt(self.variance)) / self.pairs
+        return math.sqrt(self._parts[1]) / self.pairs
 
-    @property
+    @cached_property
     def height(self) -> float:
         """What the wall is at least: its angle less `DOUBT` standard deviations."""
         return self.angle - DOUBT * self.std
@@ -82,8 +99,9 @@ def walls_between(label: np.ndarray, field: LatticeRotations, reach: int) -> dic
         codes, tables = zip(*(_across(label, field, axis, distance, lacking) for axis in (0, 1)), strict=True)
         which, group = np.unique(np.concatenate(codes), return_inverse=True)
         sums = [np.bincount(group, column, len(which)) for column in np.concatenate(tables).T]
-        for code, *rotation, variance, pairs in zip(which, *sums, strict=True):
-            walls[int(code >> 32), int(code & 0xFFFFFFFF)] = Wall(np.array(rotation), float(variance), float(pairs))
+        rotation, covariance = np.stack(sums[:3], -1), np.stack([sums[k] for k in UNFOLDED], -1).reshape(-1, 3, 3)
+        for code, *of_wall, pairs in zip(which, rotation, covariance, sums[-1], strict=True):
+            walls[int(code >> 32), int(code & 0xFFFFFFFF)] = Wall(of_wall[0], of_wall[1], float(pairs))
         lacking = np.setdiff1d(lacking, which)
     return walls
 
@@ -99,7 +117,7 @@ def _pairs(label: np.ndarray, axis: int, distance: int) -> tuple[np.ndarray, np.
 def _across(
     label: np.ndarray, field: LatticeRotations, axis: int, distance: int, wanted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of the pieces of pairs of pixels across the walls wanted, and per pair rotation (deg), variance and 1."""
+    """Codes of the pieces of pairs of pixels across the walls wanted, and per pair rotation (deg), the six covariances and 1."""
     use, codes = _pairs(label, axis, distance)
     keep = np.isin(codes, wanted)
     use[use] = keep
@@ -107,12 +125,11 @@ def _across(
     where = torch.from_numpy(use)
     one, other = field[near][where], field[far][where]
     vector = one.to(other).numpy() / DEGREE
-    variance = np.zeros(len(vector))
+    covariance = np.zeros((len(vector), 6))
     if one.covariance is not None and other.covariance is not None:
-        trace = (one.covariance + other.covariance).diagonal(dim1=-2, dim2=-1).sum(-1).numpy()
-        variance = trace / DEGREE**2 / 2  # of one component: one reflection has two
+        covariance = (one.covariance + other.covariance)[:, UPPER[0], UPPER[1]].numpy() / DEGREE**2
     sign = np.where(label[near][use] < label[far][use], 1.0, -1.0)
-    return codes[keep], np.column_stack([vector * sign[:, None], variance, np.ones(len(vector))])
+    return codes[keep], np.column_stack([vector * sign[:, None], covariance, np.ones(len(vector))])
 
 
 def merged(
@@ -126,7 +143,7 @@ def merged(
     """
     beside: list[dict[int, Wall]] = [{} for _ in sizes]
     for (a, b), wall in walls.items():
-        beside[a][b], beside[b][a] = wall, Wall(-wall.rotation, wall.variance, wall.pairs)
+        beside[a][b], beside[b][a] = wall, Wall(-wall.rotation, wall.covariance, wall.pairs)
     parent, size, mean = np.arange(len(sizes)), sizes.astype(float), means.copy()
     queue = [(wall.height, a, b, wall.pairs) for (a, b), wall in walls.items()]
     heapq.heapify(queue)
@@ -167,8 +184,8 @@ def _join(
         del beside[other][b]
         old = beside[a].get(other)
         if old is not None:
-            wall = Wall(old.rotation + wall.rotation, old.variance + wall.variance, old.pairs + wall.pairs)
-        beside[a][other], beside[other][a] = wall, Wall(-wall.rotation, wall.variance, wall.pairs)
+            wall = Wall(old.rotation + wall.rotation, old.covariance + wall.covariance, old.pairs + wall.pairs)
+        beside[a][other], beside[other][a] = wall, Wall(-wall.rotation, wall.covariance, wall.pairs)
         if queue is not None:
             heapq.heappush(queue, (wall.height, a, other, wall.pairs))
     beside[b] = {}
