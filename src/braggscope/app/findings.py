@@ -54,7 +54,11 @@ def findings_text(found: dict[str, Any]) -> str:
     flagged = ", ".join(f"{word} {count}" for word, count in found["flags"].items()) or "none"
     lines = [f"{found['modality']} {str(found['analysis']).replace('_', ' ')}, {shape_text(found['shape'])}"]
     lines.append(row("points", f"{found['points']}, good {found['good']}; flags: {flagged}"))
-    lines += [row(name.replace("_", " "), _text(value)) for name, value in found["found"].items() if len(str(value)) <= 100]
+    lines += [
+        row(name.replace("_", " "), _text(value))
+        for name, value in found["found"].items()
+        if len(str(value)) <= 100 or name == "caution"
+    ]
     if found["quantities"]:
         lines += ["", f"  {'quantity':24}{'unit':>10}{'median':>13}{'spread':>13}{'typical std':>13}"]
         for name, q in found["quantities"].items():

@@ -153,7 +153,7 @@ def test_a_quantity_of_a_map_without_what_has_no_signal():
     dataset = multiresolution_of_map(data, levels=2, fine=1)
     check_map(dataset)
     assert dataset.attrs["quantity"] == "mu" and dataset["image"].attrs["units"] == "deg"
-    assert dataset["flag"].values[10, 10] == 1 and dataset.attrs["filled_pixels"] == 2
+    assert dataset["flag"].values[10, 10] == 3 and dataset["flag"].values[30, 50] == 1 and dataset.attrs["filled_pixels"] == 2
     known = dataset["flag"].values == 0
     # a plane has no detail away from the border and from the filled pixel
     assert np.abs(dataset["edges"].values[18:24, 20:40]).max() < 1e-10

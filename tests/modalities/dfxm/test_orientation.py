@@ -13,7 +13,7 @@ import braggscope
 from braggscope.core.errors import InputError
 from braggscope.core.maps import check_map, flag_counts
 from braggscope.modalities.dfxm.analysis.orientation import orientation
-from braggscope.modalities.dfxm.carried import counting_covariance
+from braggscope.modalities.dfxm.carried import error_covariance
 from braggscope.modalities.dfxm.geometry import DfxmGeometry
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "data"
@@ -181,10 +181,10 @@ def counted(scale=1.0, units="deg"):
 
 
 def test_covariance_by_counting_is_that_of_the_moments_within_what_the_errors_allow():
-    found = counting_covariance(counted(), "chi", "mu")
+    found = error_covariance(counted(), "chi", "mu")
     np.testing.assert_allclose(found, [[2.0 * 0.3 / 1000, 0.9999 * 0.02 * 0.05]])  # no counts: as large as can be
-    assert (counting_covariance(counted().drop_attrs(), "chi", "mu") == 0).all()
-    assert (counting_covariance(counted().drop_vars("mu_chi_covariance"), "chi", "mu") == 0).all()
+    assert (error_covariance(counted().drop_attrs(), "chi", "mu") == 0).all()
+    assert (error_covariance(counted().drop_vars("mu_chi_covariance"), "chi", "mu") == 0).all()
 
 
 def test_errors_are_the_same_in_every_unit_of_angle():
@@ -232,6 +232,14 @@ def test_a_map_states_the_motors_that_stood_still():
 def test_what_is_missing_is_named(change, message):
     with pytest.raises(InputError, match=message):
         orientation(motor_map({"mu": [[0.0, 0.1]]}), **{"geometry": GEOMETRY, **change})
+
+
+def test_a_rotation_that_was_not_scanned_is_said_to_be_unknown():
+    found = orientation(motor_map({"mu": np.linspace(-1, 1, 6).reshape(2, 3)}, std=0.01), geometry=GEOMETRY)
+    axis = np.array([float(x) for x in found.attrs["unscanned_axis"].split()])
+    assert abs(axis @ Q) < 1e-12 and abs(axis[1]) < 1e-12 and "only mu was scanned" in found.attrs["caution"]
+    both = orientation(motor_map({"mu": np.zeros((2, 3)), "chi": np.zeros((2, 3))}, std=0.01), geometry=GEOMETRY)
+    assert "caution" not in both.attrs
 
 
 def test_a_length_is_not_an_angle():

@@ -15,6 +15,7 @@ from braggscope.core.errors import InputError
 from braggscope.core.maps import flag_counts
 from braggscope.core.noise import Noise
 from braggscope.core.simulation import Simulation
+from braggscope.modalities.dfxm.carried import error_covariance
 from braggscope.modalities.dfxm.estimators.peakfit import PeakFit
 from braggscope.modalities.dfxm.forward import RockingCurve
 from braggscope.modalities.dfxm.peaks import kernels as peak_kernels
@@ -159,6 +160,19 @@ def test_truth_is_recovered_within_the_stated_errors(motors):
         z = ((found[name].values[0] - value) / found[f"{name}_std"].values[0])[found["flag"].values[0] == 0]
         assert abs(z.mean()) < 0.2 and 0.9 < z.std() < 1.1, (name, z.mean(), z.std())  # 400 pixels: 0.05 and 0.035 by chance
     assert abs(found.attrs["reduced_deviance"] - 1) < 5 * found.attrs["reduced_deviance_std"]
+
+
+def test_centres_of_a_tilted_peak_err_together_as_stated():
+    _, theta = some_curves(1, 2, height=(300, 301))
+    theta[0, 6] = 1.3  # c of a peak whose long axis runs across both motors
+    curve = model(theta[0], coordinates(2))[0]
+    found = fitted(simulated(np.tile(curve, (3000, 1)), GRIDS[2]), gain=2, readout=3)
+    stated = found["chi_mu_error_correlation"].values[0]
+    assert 0.5 < np.median(stated) < 0.95
+    seen = np.corrcoef(found["chi"].values[0], found["mu"].values[0])[0, 1]
+    assert abs(seen - np.median(stated)) < 0.03  # (1 - r^2) / sqrt(3000) = 0.01 by chance
+    together = error_covariance(found, "chi", "mu")[0]
+    assert np.allclose(together, stated * found["chi_std"].values[0] * found["mu_std"].values[0])
 
 
 def test_the_estimate_is_that_of_another_program():

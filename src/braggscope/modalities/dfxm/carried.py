@@ -54,15 +54,20 @@ def in_degrees(variable: xr.DataArray) -> np.ndarray:
     return np.asarray(variable.values, np.float64) * TO_DEGREES[unit]
 
 
-def counting_covariance(dataset: xr.Dataset, a: str, b: str) -> np.ndarray:
-    """Covariance of the errors of two mean positions by counting, gain x A_B_covariance / total, in their units.
+def error_covariance(dataset: xr.Dataset, a: str, b: str) -> np.ndarray:
+    """Covariance of the errors of two positions, in their units.
 
-    Var(sum y x / T) = gain sum y (x - <x>)^2 / T^2 = gain width^2 / T, and in the same way for two motors. It never exceeds what
-    the standard deviations `A_std` and `B_std` allow.
+    A fit knows the correlation of its errors (`A_B_error_correlation`). Means err together by counting, gain x A_B_covariance /
+    total: Var(sum y x / T) = gain sum y (x - <x>)^2 / T^2 = gain width^2 / T, and in the same way for two motors. Neither exceeds
+    what the standard deviations `A_std` and `B_std` allow.
 
-    Returns: Shape of the pixels; 0 where the map does not have what it needs (it does from `moments`).
+    Returns: Shape of the pixels; 0 where the map does not have what it needs (it does from `peakfit` and `moments`).
     """
-    most = MOST_CORRELATED * dataset[f"{a}_std"].values.astype(np.float64) * dataset[f"{b}_std"].values
+    product = dataset[f"{a}_std"].values.astype(np.float64) * dataset[f"{b}_std"].values
+    most = MOST_CORRELATED * product
+    fitted = next((n for n in (f"{a}_{b}_error_correlation", f"{b}_{a}_error_correlation") if n in dataset), None)
+    if fitted is not None:
+        return np.nan_to_num(np.clip(dataset[fitted].values * product, -most, most))
     name = next((n for n in (f"{a}_{b}_covariance", f"{b}_{a}_covariance") if n in dataset), None)
     gain = float(dataset.attrs.get("gain", np.nan))
     if name is None or "total" not in dataset or not np.isfinite(gain):
@@ -118,3 +123,15 @@ def carried_total(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
 def variable(values: np.ndarray, unit: str, long_name: str, dims: Sequence[str] = ("row", "column")) -> xr.DataArray:
     """A map variable."""
     return xr.DataArray(values, dims=tuple(dims), attrs={"units": unit, "long_name": long_name})
+
+
+def cautions(*said: str) -> dict[str, str]:
+    """The attribute `caution` of the sentences that are not empty; nothing where none is."""
+    text = "; ".join(one for one in said if one)
+    return {"caution": text} if text else {}
+
+
+def gain_caution(gain_from: str) -> str:
+    """What is to be said of a gain that could not be measured; nothing of one that was."""
+    said = "the detector gain could not be measured and was taken as 1: give it (gain) for right errors"
+    return said if gain_from == "assumed" else ""

@@ -26,6 +26,8 @@ from braggscope.core.estimator import motor_positions
 from braggscope.core.maps import Quantity, empty_map
 from braggscope.core.scan import Scan
 
+from ..carried import cautions, gain_caution
+
 METHODS = ("nica_nmf", "nmf", "nica", "pca")
 CRITERIA = ("auto", "noise", "share", "minka")
 FLAGS = {1: "no_data", 2: "no_signal", 4: "some_counts_masked", 8: "not_described_by_the_components"}
@@ -98,8 +100,27 @@ def components(
         gain=counts.noise.gain, gain_from=counts.noise.gain_from, readout=float(np.sqrt(counts.noise.variance)),
         level=counts.noise.level, frames_used=counts.points, iterations=result.iterations,
         converged="yes" if result.converged else "no", **_wholes(counts, result, gram, squares, deviance, used),
+        **cautions(_left_out(number, found.count), _cut(dataset, scan, method), gain_caution(counts.noise.gain_from)),
     )  # fmt: skip
     return dataset
+
+
+def _left_out(number: int, above_noise: int) -> str:
+    """What is said of directions that stand out of the noise and are not among the components."""
+    more = above_noise - number
+    return f"{more} more direction{'s' * (more > 1)} of the scan stand{'s' * (more == 1)} out of the noise" if more > 0 else ""
+
+
+def _cut(dataset: xr.Dataset, scan: Scan, method: str) -> str:
+    """What is said of curves that are above half their maximum at an end of the scan."""
+    if method == "pca":
+        return ""
+    curve, cut = dataset["curve"], set()
+    for name in map(str, scan.grid.dims):
+        ends = curve.isel({name: [0, -1]}).max(dim=[n for n in curve.dims if n != "component"])
+        cut |= {int(k) for k in curve["component"].values[(ends > 0.5 * curve.max(dim=curve.dims[1:])).values]}
+    which = ", ".join(map(str, sorted(cut)))
+    return f"the end of the scan cuts the curve of component {which}: mean and width are of what was seen" if cut else ""
 
 
 def _check(method: str, criterion: str, count: int, most: int, share: float, iterations: int, tolerance: float) -> None:

@@ -20,7 +20,10 @@ from braggscope.core.estimator import motor_positions
 from braggscope.core.maps import empty_map
 from braggscope.core.scan import Scan
 
+from ..carried import cautions, gain_caution
+
 FLAGS = {1: "no_data", 2: "no_signal", 4: "some_counts_masked"}
+THIN, HELD = 0.3, 0.5  # most of the lit pixels that walls are, least of the squares that the images hold, before it is said
 
 
 def gram_schmidt(
@@ -78,7 +81,15 @@ def gram_schmidt(
         gain=counts.noise.gain, gain_from=counts.noise.gain_from, readout=math.sqrt(counts.noise.variance),
         level=counts.noise.level, **facts,
     )  # fmt: skip
+    dataset.attrs.update(cautions(*_doubts(float(dataset.attrs["wall_fraction"]), kept), gain_caution(counts.noise.gain_from)))
     return dataset
+
+
+def _doubts(walls: float, kept: float) -> tuple[str, str]:
+    """What is said where the three images are no picture of thin walls."""
+    bent = f"{walls:.0%} of the lit pixels count as walls: the images show how the crystal bends, not thin walls"
+    poor = f"the three images hold only {kept:.0%} of the squares of the scan"
+    return bent if walls > THIN else "", poor if kept < HELD else ""
 
 
 def _given_threshold(word: str) -> float | None:

@@ -16,6 +16,8 @@ from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 from braggscope.core.scan import Scan
 
+from ..carried import cautions, gain_caution
+
 IMAGES = ("total", "frame", "frames")
 
 
@@ -70,6 +72,7 @@ def multiresolution(
         dataset = scales_map(total, "count", "the total", wavelets, fine, variance)
         dataset.attrs["frames_used"] = counts.points
     dataset.attrs.update(level=noise.level, gain=noise.gain, gain_from=noise.gain_from, readout=float(np.sqrt(noise.variance)))
+    dataset.attrs.update(cautions(gain_caution(noise.gain_from)))
     return dataset
 
 

@@ -11,6 +11,8 @@ from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 from braggscope.core.maps import quantity_names
 
+from ..carried import carried_flag
+
 
 def multiresolution_of_map(
     dataset: xr.Dataset,
@@ -60,6 +62,7 @@ def multiresolution_of_map(
         variance = np.where(np.isfinite(values), error.values.astype(np.float64) ** 2, np.nan)
     found = scales_map(values, str(dataset[name].attrs.get("units", "")), name, wavelets, fine, variance)
     found.attrs["quantity"] = name
+    found["flag"] = carried_flag(dataset, {"no_data": found["flag"].values != 0})
     return found
 
 

@@ -31,7 +31,8 @@ from ..carried import (
     TO_DEGREES,
     carried_flag,
     carried_total,
-    counting_covariance,
+    cautions,
+    error_covariance,
     geometry_of,
     image_dims,
     in_degrees,
@@ -60,8 +61,9 @@ def orientation(
     `tilt`, errors and covariances. The part of the rotation about the diffraction vector (attribute `unseen_axis`) is zero.
     Raises InputError where the scattering angle or every rotation motor is missing.
 
-    The errors follow from `M_std`; errors of two motors are taken as correlated as their counting makes them,
-    gain x M_N_covariance / total, in a map of `moments`, and as independent in others. That of the reference is left out.
+    The errors follow from `M_std` and the correlation that the errors of two motors have by the fit or by counting
+    (carried.error_covariance). That of the reference is left out. Where one rotation was scanned, the tilt about the axis
+    `unscanned_axis` is unknown and taken as zero, and `caution` says so.
     """
     image_dims(dataset)
     geometry = geometry_of(dataset, geometry)
@@ -86,6 +88,8 @@ def orientation(
         **{f"still_{name}": value for name, value in fixed.items() if name in stood},
         **pixel_attributes(dataset, geometry),
     }
+    if len(moving) == 1 and known.any():
+        result.attrs |= _one_rotation(moving[0], slopes[0].mean(axis=0), two_theta)
     if absent := [name for name in fixed if name not in stood]:
         result.attrs["taken_as_zero"] = " ".join(absent)
     return result
@@ -94,6 +98,14 @@ def orientation(
 def orientation_of(dataset: xr.Dataset, geometry: DfxmGeometry | None = None) -> xr.Dataset:
     """An orientation map as it is; of a map with motor positions, its `orientation`."""
     return dataset if ROTATIONS[0] in dataset else orientation(dataset, geometry=geometry)
+
+
+def _one_rotation(name: str, slope: np.ndarray, two_theta: Tensor) -> dict[str, str]:
+    """What is to be said where only one rotation was scanned: about which axis the tilt is unknown."""
+    axis = np.cross(rotations.scattering_direction(two_theta).numpy(), slope)
+    axis = axis / np.linalg.norm(axis)
+    said = f"only {name} was scanned: the tilt about the unscanned axis is unknown and taken as zero"
+    return {"unscanned_axis": " ".join(f"{x:.17g}" for x in axis), **cautions(said)}
 
 
 def _two_theta(geometry: DfxmGeometry) -> Tensor:
@@ -160,7 +172,7 @@ def _covariance(dataset: xr.Dataset, moving: list[str], known: np.ndarray, slope
             if i == j:
                 total += (stds[i] ** 2)[:, None, None] * slopes[i][:, :, None] * slopes[i][:, None, :]
             else:
-                shared = counting_covariance(dataset, name, other)[known] * degrees[i] * degrees[j]
+                shared = error_covariance(dataset, name, other)[known] * degrees[i] * degrees[j]
                 total += shared[:, None, None] * slopes[i][:, :, None] * slopes[j][:, None, :]
     return total
 

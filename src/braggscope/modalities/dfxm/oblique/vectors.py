@@ -20,7 +20,7 @@ from braggscope.core.errors import InputError
 from braggscope.physics.diffraction import wavevector
 from braggscope.physics.rotations import about_axis
 
-from ..carried import counting_covariance
+from ..carried import error_covariance
 from ..geometry import DfxmGeometry
 from ..monochromator import monochromator_deg
 from .reflections import Reflection
@@ -145,7 +145,7 @@ def observations_covariance(dataset: xr.Dataset, seen: Observed) -> Tensor:
     covariance = torch.diag_embed(std**2)
     for i, j in ((0, 1), (0, 2), (1, 2)):
         a, b = seen.names[i], seen.names[j]
-        shared = torch.from_numpy(counting_covariance(dataset, a, b)) * seen.unit(a) * seen.unit(b)
+        shared = torch.from_numpy(error_covariance(dataset, a, b)) * seen.unit(a) * seen.unit(b)
         covariance[..., i, j] = covariance[..., j, i] = shared
     return covariance
 
