@@ -2,6 +2,7 @@
 
 import os
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -71,6 +72,31 @@ def test_what_is_no_map_is_said(tmp_path):
     for name, words in [("none.h5", "does not exist"), ("text.h5", "is not a map file")]:
         with pytest.raises(InputError, match=words):
             maps.load(tmp_path / name)
+
+
+def test_a_scan_given_as_a_map_is_to_be_mapped_first(tmp_path):
+    for name, where in [("own.h5", "entry/data/data"), ("other.h5", "1.1/measurement/pco_ff")]:
+        with h5py.File(tmp_path / name, "w") as file:
+            file[where] = np.ones((3, 4, 5), np.uint16)
+        with pytest.raises(InputError, match=rf"{name} is not a map file but a scan; map it first: `braggscope map "):
+            maps.load(tmp_path / name)
+
+
+def test_what_a_file_is_instead_of_a_map_is_said_without_words_of_the_library(strain_map, tmp_path):
+    maps.save(strain_map, tmp_path / "cut.h5")
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "cut.h5").read_bytes()[:2000])
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        file["strain"] = np.ones((3, 4))
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["entry/data/strain"] = np.ones((3, 4))
+    for name, words in [
+        ("cut.h5", "is not a map file; it is a truncated HDF5 file: it ends after 2000 bytes, before its data do"),
+        ("flat.h5", "is not a map file; it holds no image stack (numbers of 3 or more dimensions); it has: strain (3, 4)"),
+        ("plain.h5", "is not a map file (a map needs an integer variable 'flag')"),
+    ]:
+        with pytest.raises(InputError) as refusal:
+            maps.load(tmp_path / name)
+        assert str(refusal.value) == f"{tmp_path / name} {words}"
 
 
 @pytest.mark.parametrize(("name", "attribute"), [("strain", "units"), ("strain_std", "long_name"), ("flag", "flag_masks")])

@@ -42,7 +42,7 @@ def test_truncated_hdf5(tmp_path, stack):
         file["entry/data/data"] = stack(40)
     whole = (tmp_path / "a.h5").read_bytes()
     (tmp_path / "a.h5").write_bytes(whole[: len(whole) // 2])
-    refused(tmp_path / "a.h5", r"a\.h5 is a truncated HDF5 file: it ends after \d+ bytes")
+    refused(tmp_path / "a.h5", r"a\.h5 is a truncated HDF5 file: it ends after \d+ bytes, before its data do$")
 
 
 def test_unknown_format(tmp_path):
@@ -54,6 +54,15 @@ def test_no_image_stack_lists_what_is_there(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["entry/strain"] = np.zeros((3, 4))
     refused(tmp_path / "a.h5", r"holds no image stack .*; it has: entry/strain \(3, 4\)")
+
+
+def test_a_map_is_no_scan_even_where_it_has_three_dimensions(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["entry/data/rotation_x"] = np.zeros((2, 3, 4))
+        file["entry/data/flag"] = np.zeros((2, 3, 4), np.int32)
+        file["entry/data/flag"].attrs["flag_meanings"] = "no_signal"
+        file["entry/data"].attrs["input_file"] = "layers.h5"
+    refused(tmp_path / "a.h5", r"is a map and holds no image stack of a scan; give the scan that it was made of \(layers\.h5\)")
 
 
 def test_several_image_stacks_are_listed(tmp_path, stack):

@@ -26,6 +26,7 @@ import xarray as xr
 from .beside import written_beside
 from .errors import InputError
 from .model import SUFFIXES
+from .source import open_scans
 
 GROUP = "entry/data"
 STATE = "entry/unfinished"
@@ -139,15 +140,29 @@ def load(path: str | Path) -> xr.Dataset:
     if not path.exists():
         raise InputError(f"map file {path} does not exist")
     try:
-        with xr.open_dataset(path, group=GROUP, engine="h5netcdf") as file:
+        with xr.open_dataset(path, group=GROUP, engine="h5netcdf", phony_dims="access") as file:
+            check_map(file)  # before a scan is read as a whole
             dataset = file.load()
-        check_map(dataset)
     except (OSError, KeyError, ValueError) as error:
         if path.suffix in SUFFIXES:
             raise InputError(f"{path} is a model, not a map; `braggscope map --method {path}` makes maps with it") from None
-        raise InputError(f"{path} is not a map file ({error})") from None
+        raise InputError(_why_no_map(path, error)) from None
     dataset.attrs = {k: v for k, v in dataset.attrs.items() if k not in ("NX_class", "signal", "axes", "auxiliary_signals")}
     return dataset
+
+
+def _why_no_map(path: Path, error: Exception) -> str:
+    """What a file that is no map is instead: a scan, or what the readers of scans find wrong with it."""
+    try:
+        open_scans(path)
+    except InputError as wrong:
+        own = isinstance(error, ValueError)  # of check_map; others are words of the library
+        return (
+            f"{path} is not a map file ({error})"
+            if own
+            else f"{path} is not a map file; it {str(wrong).removeprefix(f'{path} ')}"
+        )
+    return f"{path} is not a map file but a scan; map it first: `braggscope map {path} -o MAP.h5`"
 
 
 def load_state(path: str | Path) -> dict[str, np.ndarray] | None:

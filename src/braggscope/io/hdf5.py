@@ -68,7 +68,7 @@ def _why_unreadable(path: Path, reason: str) -> str:
     with open(path, "rb") as file:
         start = file.read(len(SIGNATURE))
     if "truncated" in reason:
-        return f"{path} is a truncated HDF5 file: it ends after {size} bytes, before its data do ({reason})"
+        return f"{path} is a truncated HDF5 file: it ends after {size} bytes, before its data do"
     if start != SIGNATURE:
         return f"{path} is not an HDF5 file: it starts with {start!r}"
     return f"{path} is damaged, HDF5 cannot open it ({reason})"

@@ -59,6 +59,8 @@ def find_scans(
     frames_of: Array -> Frames that open it again when read. Raises InputError where it cannot be read.
     identity: Array -> what is the same for two names of one array.
     """
+    if _is_map(root):
+        raise InputError(f"{path} is a map and holds no image stack of a scan; give the scan that it was made of{_made_of(root)}")
     entries = {name: item for name, item in _members(root) if not _is_array(item)} or {path.stem: root}
     if any(_is_stack(item) for _, item in _members(root)):
         entries = {path.stem: root}
@@ -73,6 +75,18 @@ def find_scans(
             chosen = _choose(entries[name], stacks, detector)
             scans.append(_scan(path, name, entries[name], chosen, stacks, frames_of, grid))
     return scans
+
+
+def _is_map(root: Any) -> bool:
+    """Whether this is a map of this package (core.maps): its data have flags that say what they mean."""
+    flag = _member(root, "entry/data/flag")
+    return flag is not None and "flag_meanings" in flag.attrs
+
+
+def _made_of(root: Any) -> str:
+    """The name of the scan of a map, in brackets; empty where the map does not say it."""
+    name = text(_member(root, "entry/data").attrs.get("input_file"))
+    return f" ({name})" if name else ""
 
 
 def _scan(
