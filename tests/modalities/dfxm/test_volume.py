@@ -15,6 +15,8 @@ from braggscope.core.maps import check_map, load, save
 from braggscope.modalities.dfxm.analysis.export_orientation import export_orientation
 from braggscope.modalities.dfxm.analysis.export_volume import export_volume
 from braggscope.modalities.dfxm.analysis.volume import volume
+from braggscope.modalities.dfxm.oblique.reflections import Reflection
+from braggscope.modalities.dfxm.oblique.sample_plane import camera_axes
 
 Q = np.array([-np.sin(0.15), 0, np.cos(0.15)])
 
@@ -210,6 +212,19 @@ def test_the_direction_given_lies_along_y(tmp_path):
     inside = read_back(tmp_path / "a.ang").rotations.to_matrix()[0] @ [0, 1, 0]
     np.testing.assert_allclose(inside, np.array([1, -1, 0]) / np.sqrt(2), atol=2e-5)
     assert "not known from one reflection" in str(export_orientation(m, output=tmp_path / "b.ang")["along y"])
+
+
+def test_the_frame_of_the_file_is_half_a_turn_from_the_laboratory(tmp_path):
+    m, _ = orientation_map()
+    said = str(export_orientation(m, output=tmp_path / "a.ang")["frame"])
+    assert "x (columns) and y (rows) are +y and +x" in said and "180 deg about [1 1 0]" in said
+    crystal_map = read_back(tmp_path / "a.ang")
+    assert crystal_map.x[1] > crystal_map.x[0] and crystal_map.y[1] == crystal_map.y[0]  # x along columns
+    row, column = camera_axes(Reflection(hkl=(1, 1, 1), eta_deg=0.0, two_theta_deg=18.0))
+    np.testing.assert_allclose(column, [0, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(row[:2], [np.sin(np.radians(18.0)), 0], atol=1e-12)
+    turn = Rotation.from_rotvec(np.pi * np.array([1.0, 1.0, 0.0]) / np.sqrt(2))
+    np.testing.assert_allclose(turn.apply(np.eye(3)), [[0, 1, 0], [1, 0, 0], [0, 0, -1]], atol=1e-12)
 
 
 def test_missing_pixels_are_not_indexed(tmp_path):

@@ -4,8 +4,14 @@ The file holds Bunge angles (radians, five decimals: 0.0006 deg) of the rotation
 at the reference position of the goniometer) to the crystal. The lattice of a pixel is U = R(w) U_0, its rotation vector applied
 to the reference lattice. One reflection fixes of U_0 only that the plane normal hkl lies along the diffraction vector; the turn
 about it must be given by the direction that is nearest to +y of the laboratory, or a low-index one is taken, and then only angles
-between pixels mean something, not directions across the vector. Map coordinates x and y are columns and rows, in um in the
-sample where the size of a pixel is known.
+between pixels mean something, not directions across the vector.
+
+The coordinates of the file are not along these axes: its x is along columns and its y along rows, in um in the sample where the
+size of a pixel is known. Seen by a camera without roll and flip at eta = 0 (`oblique/sample_plane.py`), columns rise along +y of
+the laboratory and rows along +x, on the detector by sin 2 theta of the length in the sample. The file's x, y and x cross y are
+thus y, x and -z of the laboratory: a turn by 180 deg about [1 1 0] takes one frame to the other. MTEX and orix take both as the
+same unless told: turn the orientations alone, or the coordinates alone, before directions are drawn over the map. Angles between
+pixels are right in any case.
 """
 
 from __future__ import annotations
@@ -25,6 +31,11 @@ from ..carried import image_dims, pixel_attributes
 from ..geometry import DfxmGeometry
 from ..lattice_rotations import LatticeRotations
 from .orientation import orientation_of
+
+FRAME = (
+    "Euler angles: laboratory, x along the beam, z upwards, at the reference position of the goniometer; the file's x (columns) "
+    "and y (rows) are +y and +x of it (eta = 0, no roll, no flip), 180 deg about [1 1 0] away"
+)
 
 
 def export_orientation(
@@ -48,7 +59,7 @@ def export_orientation(
     """Orientation map as an .ang file for MTEX, orix or OIM.
 
     dataset: Orientation map, or a map with motor positions, of which `orientation` is taken.
-    Returns the file, its points and what fixed the turn about the diffraction vector.
+    Returns the file, its points, the frames of angles and coordinates, and what fixed the turn about the diffraction vector.
     """
     image_dims(dataset)
     if output.suffix.lower() != ".ang":
@@ -73,7 +84,7 @@ def export_orientation(
     return {
         "file": str(output),
         "points": int(field.known.sum()),
-        "frame": "laboratory, x along the beam, z upwards, at the reference position of the goniometer",
+        "frame": FRAME,
         "along y": f"[{' '.join(map(str, chosen))}]{guessed}",
         "step (column, row)": "1 px" if len(pixel) < 2 else f"{pixel['pixel_column_um']:g} x {pixel['pixel_row_um']:g} um",
     }
