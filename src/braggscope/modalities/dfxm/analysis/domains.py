@@ -17,7 +17,7 @@ import xarray as xr
 from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 
-from ..carried import carried_flag, image_dims, pixel_attributes, variable
+from ..carried import carried_flag, cautions, image_dims, pixel_attributes, variable
 from ..geometry import DfxmGeometry
 from ..lattice_rotations import DEGREE, ROTATIONS, LatticeRotations, variance_along
 from . import _regions
@@ -69,7 +69,8 @@ def domains(
     found["flag"] = carried_flag(lattice_map, reasons)
     coords = {"domain": ("domain", np.arange(1, count + 1), {"long_name": "number of the domain"})}
     result = xr.Dataset(found, coords=coords)
-    result.attrs = {"domains": count, "walls": int(result.sizes["wall"]), **pixel}
+    said = str(lattice_map.attrs.get("caution", ""))
+    result.attrs = {"domains": count, "walls": int(result.sizes["wall"]), **pixel, **cautions(said)}
     return result
 
 

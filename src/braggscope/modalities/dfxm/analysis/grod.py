@@ -16,7 +16,7 @@ import xarray as xr
 from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 
-from ..carried import carried_flag, image_dims, pixel_attributes, variable
+from ..carried import carried_flag, cautions, image_dims, pixel_attributes, variable
 from ..geometry import DfxmGeometry
 from ..lattice_rotations import DEGREE, LatticeRotations, variance_along
 from .orientation import orientation_of
@@ -63,7 +63,7 @@ def grod(
         std[member] = variance_along(vector, both).sqrt().numpy() / DEGREE
         result["grod_std"] = variable(std.reshape(known.shape), "deg", "standard deviation of grod")
     result["flag"] = carried_flag(lattice_map, {"in_no_domain": known & (label < 0)})
-    result.attrs = pixel_attributes(lattice_map, geometry)
+    result.attrs = {**pixel_attributes(lattice_map, geometry), **cautions(str(lattice_map.attrs.get("caution", "")))}
     return result
 
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 
-from ..carried import carried_flag, image_dims, pixel_attributes, variable
+from ..carried import carried_flag, cautions, image_dims, pixel_attributes, variable
 from ..geometry import DfxmGeometry
 from ..lattice_rotations import DEGREE, LatticeRotations, variance_along
 from ._common_pixels import common_pixels
@@ -83,7 +83,7 @@ def kam(
     hidden = np.isfinite(mean) & (mean < noise / DEGREE)
     reasons = {"no_neighbours": field.known.numpy() & ~enough, "misorientation_hidden_by_noise": hidden}
     result["flag"] = carried_flag(lattice_map, reasons)
-    result.attrs = pixel_attributes(lattice_map, geometry)
+    result.attrs = {**pixel_attributes(lattice_map, geometry), **cautions(str(lattice_map.attrs.get("caution", "")))}
     return result
 
 
