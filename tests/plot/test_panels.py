@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 
 from braggscope.core.maps import Quantity, empty_map
-from braggscope.plot.panels import maps_figure
+from braggscope.plot.panels import flag_panel, maps_figure
 
 
 def made(*, stds=(), deviance=True):
@@ -49,3 +51,28 @@ def test_what_a_map_does_not_have_leaves_its_place_empty(deviance):
     assert drawn == [
         ("strain", "standard deviation of strain"), ("chi", ""), ("reduced deviance" if deviance else "", "flags"),
     ]  # fmt: skip
+
+
+def test_a_point_with_several_flags_has_a_colour_of_its_own_and_the_key_adds_up():
+    flag = np.array([[0, 1, 1, 2], [4, 3, 3, 3], [0, 0, 2, 2]])
+    dataset = empty_map([Quantity("mu", "deg", "mu")], ("row", "column"), flag.shape, {}, {1: "cut", 2: "no_light", 4: "lost"})
+    dataset["flag"].values[...] = flag
+    ax = Figure().subplots()
+    flag_panel(ax, dataset)
+    image = ax.images[0]
+    drawn = image.cmap(image.norm(image.get_array()))
+    key = {
+        mark.get_text(): handle.get_facecolor()
+        for mark, handle in zip(ax.get_legend().texts, ax.get_legend().legend_handles, strict=True)
+    }
+    assert list(key) == ["cut: 2 alone, 5 in all", "no light: 3 alone, 6 in all", "lost: 1", "several flags: 3"]
+    for mask, colour in zip((flag == 1, flag == 2, flag == 4, flag == 3), key.values(), strict=True):
+        np.testing.assert_allclose(drawn[mask], np.broadcast_to(colour, (mask.sum(), 4)))
+    np.testing.assert_allclose(drawn[flag == 0], np.broadcast_to(to_rgba("white"), (3, 4)))
+    assert ax.get_title(loc="left") == "flags: 3 of 12 points have none (white)"
+
+
+def test_a_map_without_flags_is_white():
+    ax = Figure().subplots()
+    flag_panel(ax, made())
+    assert ax.get_legend() is None and (ax.images[0].get_array() == 0).all()

@@ -15,7 +15,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from braggscope.core.maps import flag_counts, quantity_names
+from braggscope.core.maps import quantity_names
+
+SEVERAL = "0.45"  # grey of points with more than one flag
+COLOURS = (0, 1, 2, 3, 4, 5, 6, 8, 9)  # of tab10: without its grey
 
 
 def image_panel(ax: Axes, values: xr.DataArray, *, signed: bool = False, title: str = "") -> None:
@@ -49,27 +52,35 @@ def image_panel(ax: Axes, values: xr.DataArray, *, signed: bool = False, title: 
 
 
 def flag_panel(ax: Axes, dataset: xr.Dataset) -> None:
-    """The flags of a map: good points white, each other one in the colour of its most severe reason, the last that is named."""
+    """The flags of a map: points without any white, those with one in its colour, those with several in a grey of their own.
+
+    The key counts every point in the one colour that it has, so that the numbers add up to the number of points; behind it, for
+    a flag that also stands with others, how many have it in all.
+    """
     flag = dataset["flag"]
-    counts = flag_counts(dataset)
-    good = counts.pop("good")
-    reasons = {word: count for word, count in counts.items() if count}
-    ax.set_title(f"flags: {good} of {flag.size} points good", fontsize=9, loc="left")
-    colours = [matplotlib.colormaps["tab10"](i % 10) for i in range(len(reasons))]
-    marks = [
-        Patch(color=c, label=f"{word.replace('_', ' ')}: {n}") for c, (word, n) in zip(colours, reasons.items(), strict=True)
-    ]
     masks = dict(zip(str(flag.attrs["flag_meanings"]).split(), np.atleast_1d(flag.attrs["flag_masks"]), strict=True))
-    which = np.zeros(flag.shape)
-    for number, word in enumerate(reasons, start=1):
-        which[(flag.values & int(masks[word])) != 0] = number
+    has = {word: (flag.values & int(mask)) != 0 for word, mask in masks.items()}
+    has = {word: points for word, points in has.items() if points.any()}
+    several = np.sum(list(has.values()), axis=0, dtype=int) > 1 if has else np.zeros(flag.shape, bool)
+    which, colours, marks = np.zeros(flag.shape), ["white"], []
+    for number, (word, points) in enumerate(has.items()):
+        alone, every = int((points & ~several).sum()), int(points.sum())
+        colours.append(matplotlib.colormaps["tab10"](COLOURS[number % len(COLOURS)]))
+        which[points & ~several] = len(colours) - 1
+        label = f"{word.replace('_', ' ')}: {alone}" + (f" alone, {every} in all" if every > alone else "")
+        marks.append(Patch(color=colours[-1], label=label))
+    if several.any():
+        colours.append(SEVERAL)
+        which[several] = len(colours) - 1
+        marks.append(Patch(color=SEVERAL, label=f"several flags: {int(several.sum())}"))
+    ax.set_title(f"flags: {int((flag.values == 0).sum())} of {flag.size} points have none (white)", fontsize=9, loc="left")
     if flag.ndim == 1:
-        ax.scatter(np.arange(flag.size), which, c=[("white", *colours)[int(n)] for n in which], s=4)
+        ax.scatter(np.arange(flag.size), which, c=[colours[int(n)] for n in which], s=4)
         ax.set_yticks([])
     else:
         ax.imshow(
             which, origin="lower" if "row" not in flag.dims else "upper", aspect=_aspect(flag), extent=_extent(flag),
-            cmap=ListedColormap(["white", *colours]), vmin=-0.5, vmax=len(colours) + 0.5, interpolation="nearest",
+            cmap=ListedColormap(colours), vmin=-0.5, vmax=len(colours) - 0.5, interpolation="nearest",
         )  # fmt: skip
         ax.set_ylabel(_axis_label(flag, 0))
     ax.set_xlabel(_axis_label(flag, flag.ndim - 1))
