@@ -204,5 +204,8 @@ def test_a_misfit_of_the_whole_scan_is_said():
     dataset["level"].values[...] = 2.0
     dataset.attrs = {"reduced_deviance": 1.02, "reduced_deviance_std": 0.001}
     assert any("20 standard deviations above 1" in remark for remark in remarks(summarise(dataset)))
+    for modality, hint in [("dfxm", "(the curves are not of the shape fitted"), ("nanobeam", "(is the geometry calibrated")]:
+        said = " ".join(remarks(summarise(dataset.assign_attrs(modality=modality))))
+        assert hint in said and said.count("(") == 1
     dataset.attrs["reduced_deviance"] = 1.003
     assert remarks(summarise(dataset)) == []

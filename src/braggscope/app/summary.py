@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from braggscope.core.maps import flag_counts, quantity_names
+from braggscope.core.modality import modalities
 
 from .texts import row, shape_text
 
@@ -84,10 +85,12 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         frames = summary["masked_frames"]
         said.append(f"{summary['masked_counts']} counts in {frames} frames masked (NaN, negative or saturated)")
     if misfit(summary) > MISFIT and summary["reduced_deviance"] > 1 + MATTERS:
+        kind = modalities().get(summary["modality"])
+        hint = f" ({kind.misfit_hint})" if kind is not None and kind.misfit_hint else ""
         follows = (
             "the method's estimates are not the best ones, or the geometry is not that of the frames"
             if summary["uncalibrated_because"]
-            else "errors beyond the stated ones must be expected (is the geometry calibrated, is everything free that varies?)"
+            else f"errors beyond the stated ones must be expected{hint}"
         )
         said.append(
             f"the model does not explain the frames: the reduced deviance of the whole scan is {misfit(summary):.0f} standard "

@@ -34,6 +34,7 @@ class Modality:
     default_method: Method that `map` takes when none is named.
     calibrate: Function (scan, *, reference, ...) -> Calibration, or None where there is nothing to calibrate.
     views: Name -> function map or frames -> figure; `overview` must be there.
+    misfit_hint: What a user may do where a calibrated method's model does not explain the frames, for `map` to say.
     example_geometry: Function () -> Geometry of a published or real experiment, for tests and tutorials.
     example_forward: Function () -> (Forward, params): a small forward model in float64 and values to try it at.
     example_phantom: Arguments of a phantom (shape, frame_shape ...) that make a small, bright and varied scan.
@@ -49,6 +50,7 @@ class Modality:
     default_method: str
     views: Mapping[str, str]
     calibrate: str | None = None
+    misfit_hint: str = ""
     example_geometry: str = ""
     example_forward: str = ""
     example_phantom: Mapping[str, Any] = field(default_factory=dict)

@@ -20,6 +20,8 @@ MODALITY = Modality(
         "finite_strain": f"{_HERE}.phantoms.oblique:finite_strain",
     },
     default_method="moments",
+    misfit_hint="the curves are not of the shape fitted: try --option peaks=2 or, for one motor, --option shape=pseudo_voigt; "
+    "a wrong gain does the same",
     views={
         **{name: f"{_HERE}.views.rocking:{name}" for name in ("overview", "mosaicity", "rocking_curves")},
         **{name: f"{_HERE}.views.orientation:{name}" for name in ("orientation", "misorientation", "layers")},

@@ -16,6 +16,7 @@ MODALITY = Modality(
     },
     default_method="likelihood",
     calibrate=f"{_HERE}.calibrate:calibrate",
+    misfit_hint="is the geometry calibrated, is everything free that varies?",
     views={name: f"{_HERE}.views:{name}" for name in ("overview", "frame", "pupil")},
     example_geometry=f"{_HERE}.geometry:published",
     example_forward=f"{_HERE}.forward:example",
