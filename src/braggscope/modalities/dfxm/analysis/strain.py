@@ -38,11 +38,7 @@ from ..geometry import DfxmGeometry
 SIGNAL = 5.0  # standard deviations from which the sum over several maps is believed, as in the moments
 CHOICES = ("auto", "ccmth", "obpitch", "energy", "ccmenergy")
 CUT = 0.1  # share of the largest total that an end of the scan may have
-
-AWAY = (
-    "no_signal",
-    "shape_hidden_by_noise",
-)  # flags that are normal of a map away from the peak: its light is zero within its error
+AWAY = ("no_signal", "shape_hidden_by_noise")  # flags of any map away from the peak, whose light is zero within its error
 
 Curve = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 
