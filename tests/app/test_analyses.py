@@ -109,6 +109,21 @@ def test_bad_use_gives_one_sentence(cli, folder, words, sentence):
     assert sentence in wrong, wrong
 
 
+def test_a_table_is_over_the_same_points_as_that_of_map_and_says_which(cli, folder):
+    from braggscope.app.findings import findings, findings_text
+    from braggscope.app.summary import summarise, table
+
+    whole = maps.load(folder / "map.h5")
+    for flagged in (0, whole["flag"].size):  # none, all
+        dataset = whole.copy(deep=True)
+        dataset["flag"].values.ravel()[:flagged] |= 2
+        dataset["total"].values[0, 0], dataset[next(iter(dataset.data_vars))].values[0, 0] = 1e9, np.nan
+        mapped, found = summarise(dataset), findings(dataset)
+        assert found["over"] == mapped["over"] and found["quantities"]["total"] == mapped["quantities"]["total"]
+        head = f"over {mapped['over']}:"
+        assert head in table(mapped) and head in findings_text(found)
+
+
 def test_from_python_an_unknown_name_lists_those_there_are():
     with pytest.raises(InputError, match=r"unknown dfxm analysis 'horoscope'; there are: .*kam"):
         braggscope.analyse("dfxm", "horoscope")

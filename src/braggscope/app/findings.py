@@ -10,7 +10,7 @@ import xarray as xr
 
 from braggscope.core.maps import flag_counts, quantity_names
 
-from .summary import quantity_summary
+from .summary import counted, quantity_summary, table_of
 from .texts import row, shape_text
 
 ROWS = 20  # of a table on a terminal; a file and --json have all
@@ -20,14 +20,15 @@ COLUMNS = 9
 def findings(dataset: xr.Dataset) -> dict[str, Any]:
     """What an analysis found, as plain values.
 
-    Variables over the dimensions of `flag` are maps and are summarised over the good points (or all, where most are flagged);
+    Variables over the dimensions of `flag` are maps and are summarised over the same points as `map` says (summary.counted);
     those of one other dimension are columns of a table; single numbers and words are listed.
     """
     flag = dataset["flag"]
     attrs, counts = dataset.attrs, flag_counts(dataset)
     names = [str(n) for n in dataset.data_vars if n != "flag"]
     tabular = flag.ndim == 1
-    over = set() if tabular else {n for n in names if set(flag.dims) <= set(dataset[n].dims) and not n.endswith("_std")}
+    mapped = set() if tabular else {n for n in names if set(flag.dims) <= set(dataset[n].dims) and not n.endswith("_std")}
+    points, over = counted(dataset)
     columns: dict[str, list[str]] = {}
     for name in names:
         if dataset[name].ndim == 1:
@@ -39,7 +40,8 @@ def findings(dataset: xr.Dataset) -> dict[str, Any]:
         "points": int(flag.size),
         "good": counts.pop("good"),
         "flags": {word: count for word, count in counts.items() if count},
-        "quantities": {n: quantity_summary(dataset, n) for n in quantity_names(dataset) if n in over},
+        "over": over,
+        "quantities": {n: quantity_summary(dataset, n, points) for n in quantity_names(dataset) if n in mapped},
         "tables": {dim: _table(dataset, dim, found) for dim, found in columns.items()},
         "units": {n: str(dataset[n].attrs["units"]) for found in columns.values() for n in found},
         "found": {
@@ -60,10 +62,7 @@ def findings_text(found: dict[str, Any]) -> str:
         if len(str(value)) <= 100 or name == "caution"
     ]
     if found["quantities"]:
-        lines += ["", f"  {'quantity':24}{'unit':>10}{'median':>13}{'spread':>13}{'typical std':>13}"]
-        for name, q in found["quantities"].items():
-            numbers = "".join(f"{_text(q[key]):>13}" for key in ("median", "spread", "median_std"))
-            lines.append(f"  {name:24}{q['unit']:>10}{numbers}")
+        lines += table_of(found["quantities"], found["over"])
     for dim, rows in found["tables"].items():
         lines += ["", *_table_text(dim, rows, found["units"])]
     return "\n".join(lines)

@@ -31,9 +31,9 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
     """
     attrs = dataset.attrs
     flags = flag_counts(dataset)
-    points, over = _counted(dataset)
-    counted = ("planned", "used", "lost")
-    numbers = {f"{u}_{c}": int(attrs[f"{u}_{c}"]) for u in ("frames", "pixels") for c in counted if f"{u}_{c}" in attrs}
+    points, over = counted(dataset)
+    kinds = ("planned", "used", "lost")
+    numbers = {f"{u}_{c}": int(attrs[f"{u}_{c}"]) for u in ("frames", "pixels") for c in kinds if f"{u}_{c}" in attrs}
     return {
         "modality": attrs.get("modality"),
         "method": attrs.get("method"),
@@ -46,7 +46,7 @@ def summarise(dataset: xr.Dataset) -> dict[str, Any]:
         "masked_counts": int(attrs.get("masked_counts", 0)),
         "masked_frames": int(attrs.get("masked_frames", 0)),
         "over": over,
-        "quantities": {name: _quantity(dataset, name, points) for name in quantity_names(dataset)},
+        "quantities": {name: quantity_summary(dataset, name, points) for name in quantity_names(dataset)},
         "reduced_deviance": _number(attrs.get("reduced_deviance")),
         "reduced_deviance_std": _number(attrs.get("reduced_deviance_std")),
         "uncalibrated_because": attrs.get("uncalibrated_because"),
@@ -67,11 +67,17 @@ def table(summary: dict[str, Any]) -> str:
     if summary["reduced_deviance"] is not None:
         std = f" +- {summary['reduced_deviance_std']:.2g}" if summary["reduced_deviance_std"] is not None else ""
         lines.append(f"  reduced deviance of the whole scan {summary['reduced_deviance']:.4f}{std} (1: as expected)")
-    lines += ["", f"  over {summary['over']}:", f"  {'quantity':24}{'unit':>10}{'median':>13}{'spread':>13}{'typical std':>13}"]
-    for name, q in summary["quantities"].items():
+    lines += table_of(summary["quantities"], summary["over"])
+    return "\n".join(lines)
+
+
+def table_of(quantities: dict[str, dict[str, Any]], over: str) -> list[str]:
+    """The lines of a table of quantities, the first of which says over which points they are."""
+    lines = ["", f"  over {over}:", f"  {'quantity':24}{'unit':>10}{'median':>13}{'spread':>13}{'typical std':>13}"]
+    for name, q in quantities.items():
         numbers = "".join(f"{_text(q[key]):>13}" for key in ("median", "spread", "median_std"))
         lines.append(f"  {name:24}{q['unit']:>10}{numbers}")
-    return "\n".join(lines)
+    return lines
 
 
 def remarks(summary: dict[str, Any]) -> list[str]:
@@ -116,17 +122,7 @@ def misfit(summary: dict[str, Any]) -> float:
     return (deviance - 1) / std if deviance is not None and std else 0.0
 
 
-def quantity_summary(dataset: xr.Dataset, name: str) -> dict[str, Any]:
-    """Unit, median, spread and typical error of one quantity over the points that count (see `summarise`)."""
-    good = dataset["flag"].values == 0
-    if dataset[name].dims != dataset["flag"].dims:
-        return _quantity(dataset, name, good)
-    valued = np.isfinite(dataset[name].values)
-    few = 2 * np.count_nonzero(good & valued) < np.count_nonzero(valued)
-    return _quantity(dataset, name, valued if few else good)
-
-
-def _counted(dataset: xr.Dataset) -> tuple[np.ndarray, str]:
+def counted(dataset: xr.Dataset) -> tuple[np.ndarray, str]:
     """The points whose values are summarised, and what they are: the good ones, unless those are the exception.
 
     The first quantity over the points tells: in a map of an analysis others come before it, over components or levels.
@@ -140,7 +136,8 @@ def _counted(dataset: xr.Dataset) -> tuple[np.ndarray, str]:
     return good, "good points"
 
 
-def _quantity(dataset: xr.Dataset, name: str, points: np.ndarray) -> dict[str, Any]:
+def quantity_summary(dataset: xr.Dataset, name: str, points: np.ndarray) -> dict[str, Any]:
+    """Unit, median, spread and typical error of one quantity over some points (see `counted`)."""
     variable, std = dataset[name], dataset.get(f"{name}_std")
     chosen = xr.DataArray(points, dims=dataset["flag"].dims)
     number = variable.dtype.kind in "iufb"
