@@ -124,6 +124,21 @@ def test_a_table_is_over_the_same_points_as_that_of_map_and_says_which(cli, fold
         assert head in table(mapped) and head in findings_text(found)
 
 
+def test_numbers_of_a_vector_are_printed_to_four_digits():
+    from braggscope.app.findings import _text
+
+    assert _text("-0.15625690685412419 0 0.98771644668922143") == "-0.1563 0 0.9877"
+    assert _text("-0.98768342557407252 -4.3e-17 12345") == "-0.9877 0 12345"
+    assert (_text("diffry 0.123456"), _text("0.123456.h5"), _text(0.123456)) == ("diffry 0.123456", "0.123456.h5", "0.1235")
+
+
+def test_a_help_text_starts_with_a_capital_but_a_symbol_stays(cli):
+    _, said, _ = cli("dfxm", "export-orientation", "--help")
+    assert "  a, b, c (angstrom), alpha, beta, gamma" in said
+    _, said, _ = cli("dfxm", "deformation", "--help")
+    assert "  TOML file of the reflections" in said and "examples/dfxm_al113.toml" in said
+
+
 def test_from_python_an_unknown_name_lists_those_there_are():
     with pytest.raises(InputError, match=r"unknown dfxm analysis 'horoscope'; there are: .*kam"):
         braggscope.analyse("dfxm", "horoscope")

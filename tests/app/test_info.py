@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -35,6 +37,16 @@ def test_a_scan_file_as_json(cli, scan_file):
     assert scan["frame_shape"] == [5, 4]
     assert scan["axes"][1] == {"motor": "x", "unit": "um", "first": 0.0, "last": 3.0, "points": 7, "step": 0.5}
     assert scan["geometry"] == {"gain": 1.0}
+
+
+def test_a_scanned_motor_is_not_among_those_at_rest():
+    from braggscope.app.describing import _still
+    from braggscope.core.scan import Axis, Scan
+
+    moved = Scan(Path("s.h5"), "1.1", (Axis("diffry", np.arange(3.0)),), None, np.arange(3), metadata={
+        "sample": "Al", "motors": {"diffry": 9.2, "phi": 0.0},
+    })  # fmt: skip
+    assert _still(moved) == {"sample": "Al", "motors": {"phi": 0.0}}
 
 
 def test_a_map_file(cli, scan_file, tmp_path):

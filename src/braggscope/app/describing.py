@@ -149,9 +149,16 @@ def _scan(scan: Scan) -> dict[str, Any]:
         "monitor": scan.monitor is not None,
         "modality": scan.modality,
         "geometry": {name: _plain(value) for name, value in scan.geometry_values.items()},
-        "metadata": {name: _plain(value) for name, value in scan.metadata.items()},
+        "metadata": {name: _plain(value) for name, value in _still(scan).items()},
         "missing": list(scan.missing),
     }
+
+
+def _still(scan: Scan) -> dict[str, Any]:
+    """The metadata of a scan, among the motors only those that stood still."""
+    scanned = {axis.name for axis in scan.axes}
+    motors = {name: value for name, value in scan.metadata.get("motors", {}).items() if name not in scanned}
+    return {**scan.metadata, "motors": motors} if "motors" in scan.metadata else dict(scan.metadata)
 
 
 def _axis(axis: Axis) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from .texts import row, shape_text
 
 ROWS = 20  # of a table on a terminal; a file and --json have all
 COLUMNS = 9
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 def findings(dataset: xr.Dataset) -> dict[str, Any]:
@@ -113,4 +115,8 @@ def _value(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
+    """A value for a terminal: numbers, also those of a vector, to four digits."""
+    if isinstance(value, str) and len(value.split()) > 1 and all(NUMBER.fullmatch(word) for word in value.split()):
+        least = 1e-12 * max(abs(float(word)) for word in value.split())  # below, a component is rounding
+        return " ".join(w if w.isdigit() else f"{float(w) if abs(float(w)) > least else 0:.4g}" for w in value.split())
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -143,9 +143,10 @@ def _input(one: Argument) -> tuple[Any, Any]:
 
 
 def _flag(one: Argument) -> Any:
-    """An option of an analysis as a flag."""
+    """An option of an analysis as a flag. A text that starts with a symbol, as "a, b, c (angstrom)", keeps its small letter."""
     flag = "--" + one.name.replace("_", "-")
-    text = one.says.doc[:1].upper() + one.says.doc[1:] + (f" [{one.says.unit}]" if one.says.unit not in ("", "1") else "")
+    doc = one.says.doc if one.says.doc[1:2] == "," else one.says.doc[:1].upper() + one.says.doc[1:]
+    text = doc + (f" [{one.says.unit}]" if one.says.unit not in ("", "1") else "")
     if one.says.choices:
         text += f" ({', '.join(map(str, one.says.choices))})"
     hint = Path if one.kind == "map" else one.type

@@ -44,7 +44,7 @@ INTERPOLATIONS = ("cubic", "linear")
 def deformation(
     maps: list[xr.Dataset],
     *,
-    reflections: Annotated[Path, Says("TOML file of the reflections, in the order of the maps")],
+    reflections: Annotated[Path, Says("TOML file of the reflections, in the order of the maps, like examples/dfxm_al113.toml")],
     reference: Annotated[
         str, Says("unstrained lattice: as the settings say, or the mean of the map", choices=REFERENCES)
     ] = "settings",
