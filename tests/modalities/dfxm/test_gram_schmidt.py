@@ -172,3 +172,18 @@ def test_the_picture_has_the_three_images_and_the_walls(reduced):
     for word in ("strong beam", "weak beam -", "weak beam +", "walls", "profiles", "flags"):
         assert word in titles
     assert views.beams(xr.Dataset()) is None
+
+
+def test_the_picture_of_the_walls_names_each_colour_that_is_drawn(reduced):
+    dataset = reduced[2]
+    ax = next(ax for ax in views.beams(dataset).axes if "walls" in ax.get_title(loc="left"))
+    image = ax.images[0]
+    drawn = image.cmap(image.norm(image.get_array()))
+    key = {t.get_text(): m.get_facecolor() for t, m in zip(ax.get_legend().texts, ax.get_legend().legend_handles, strict=True)}
+    region, wall = dataset["region"].values, dataset["wall"].values > 0
+    words = {0: "", 1: "region strong", 2: "region -", 3: "region +"}
+    there = {(r, w) for r, w in zip(region.ravel(), wall.ravel(), strict=True)}
+    assert len(key) == len(there)
+    for r, w in there:
+        name = ", ".join(word for word in ("wall" if w else "", words[int(r)]) if word) or "neither"
+        assert (drawn[(region == r) & (wall == w)] == key[name]).all()

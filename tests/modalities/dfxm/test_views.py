@@ -88,6 +88,7 @@ def test_rocking_curves_mark_pedestal_mean_and_width(shape):
     source, m = mapped(shape)
     figure = views.rocking_curves(m, source)
     image, *panels = figure.axes
+    assert (image.get_xlabel(), image.get_ylabel()) == ("column (px)", "row (px)")
     assert "total" in image.get_title() and len(panels) == views.CURVES * len(shape)
     panel = panels[0]
     row, column = (int(w.strip(",")) for w in panel.get_title().split()[1::2])

@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from braggscope.plot.panels import flag_panel, image_panel
+
+REGIONS = {0: "", 1: "region strong", 2: "region -", 3: "region +"}  # of the variable `region`
+COLOURS = ("black", "#4d4d4d", "#1f5f99", "#a85200", "white", "#bdbdbd", "#9ecae9", "#ffc28a")  # of each, then of each in a wall
 
 
 def beams(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
@@ -40,24 +45,24 @@ def beams(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
 
 
 def _walls(ax: Axes, dataset: xr.Dataset) -> None:
-    """Walls in white on the strong-beam image's grey; the regions in colours."""
-    part = 100 * dataset.attrs["wall_fraction"]
-    ax.imshow(dataset["wall"].values, cmap="gray", interpolation="nearest", vmin=0, vmax=1)
-    region = dataset["region"].values
-    for number, colour in ((2, "C0"), (3, "C1")):
-        edge = np.ma.masked_equal((region == number).astype(float), 0)
-        if edge.count():
-            ax.imshow(edge, cmap=_one(colour), alpha=0.55, interpolation="nearest")
-    ax.set_title(f"walls (white, {part:.1f} % of the lit pixels); regions - blue, + orange", fontsize=9, loc="left")
+    """Regions and walls: each kind of pixel in one colour, a wall in a region in a light one; the key names what is there."""
+    region, wall = dataset["region"].values, dataset["wall"].values > 0
+    kinds = np.where(wall, len(REGIONS), 0) + np.where(np.isin(region, list(REGIONS)), region, 0).astype(int)
+    ax.imshow(kinds, cmap=ListedColormap(COLOURS), vmin=-0.5, vmax=len(COLOURS) - 0.5, interpolation="nearest")
+    ax.set_title(f"walls: {100 * dataset.attrs['wall_fraction']:.1f} % of the lit pixels", fontsize=9, loc="left")
+    names = [
+        *(what or "neither" for what in REGIONS.values()),
+        *(f"wall, {what}" if what else "wall" for what in REGIONS.values()),
+    ]
+    marks = [
+        Patch(facecolor=colour, edgecolor="0.5", linewidth=0.5, label=name)
+        for kind, (colour, name) in enumerate(zip(COLOURS, names, strict=True))
+        if (kinds == kind).any()
+    ]
+    ax.legend(handles=marks, fontsize=6, loc="upper left", bbox_to_anchor=(0.0, -0.36), frameon=False, ncols=2)
     ax.set_xlabel("column (px)")
     ax.set_ylabel("row (px)")
     ax.tick_params(labelsize=7)
-
-
-def _one(colour: str) -> Any:
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap([colour])
 
 
 def _curves(ax: Axes, curves: xr.DataArray, title: str) -> None:

@@ -92,6 +92,8 @@ def rocking_curves(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     image = left.subplots()
     image.imshow(dataset["total"].values, interpolation="nearest", cmap="viridis", vmin=0)
     image.set_title("total above the pedestal (count)")
+    image.set_xlabel("column (px)")
+    image.set_ylabel("row (px)")
     axes = right.subplots(len(at), len(motors), squeeze=False)
     for n, (row, column) in enumerate(at):
         image.plot(column, row, "o", mfc="none", mec=f"C{n + 1}", ms=9, mew=2)
