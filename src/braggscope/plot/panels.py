@@ -5,7 +5,7 @@ Functions take a map (core.maps) and draw on given axes or give a figure; they n
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -62,7 +62,8 @@ def flag_panel(ax: Axes, dataset: xr.Dataset) -> None:
     has = {word: (flag.values & int(mask)) != 0 for word, mask in masks.items()}
     has = {word: points for word, points in has.items() if points.any()}
     several = np.sum(list(has.values()), axis=0, dtype=int) > 1 if has else np.zeros(flag.shape, bool)
-    which, colours, marks = np.zeros(flag.shape), ["white"], []
+    which, marks = np.zeros(flag.shape), []
+    colours: list[Any] = ["white"]
     for number, (word, points) in enumerate(has.items()):
         alone, every = int((points & ~several).sum()), int(points.sum())
         colours.append(matplotlib.colormaps["tab10"](COLOURS[number % len(COLOURS)]))

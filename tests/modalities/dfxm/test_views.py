@@ -46,7 +46,7 @@ def test_overview_draws_what_is_over_pixels_and_leaves_levels_curves_and_tables_
     figure = views.overview(m)
     assert figure.get_suptitle() == "kam: every quantity of the pixels"
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
-    assert titles == ["kam (deg)", "standard deviation of kam (deg)", "flags: 24 of 24 points good"]
+    assert titles == ["kam (deg)", "standard deviation of kam (deg)", "flags: 24 of 24 points have none (white)"]
 
 
 def test_overview_of_a_volume_is_its_middle_layer():
