@@ -72,7 +72,7 @@ def orientation(
     two_theta = _two_theta(geometry)
     if not moving:
         wanted = ", ".join(axes)
-        raise InputError(f"an orientation needs a motor that turns the sample; the goniometer has {wanted}, the map none of them")
+        raise InputError(f"an orientation needs peak positions of a motor that turns the sample ({wanted}); the map has none")
     positions = {name: in_degrees(dataset[name]) for name in moving}
     known = np.logical_and.reduce([np.isfinite(values) for values in positions.values()])
     at = _reference(dataset, positions, known, reference_pixel)

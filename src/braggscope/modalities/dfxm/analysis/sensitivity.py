@@ -30,7 +30,7 @@ MOST = 12  # reflections of which every choice is tried
 
 def sensitivity(
     *,
-    reflections: Annotated[Path, Says("TOML file of the reflections")],
+    reflections: Annotated[Path, Says("TOML file of the reflections, like examples/dfxm_al113.toml")],
     motors: Annotated[tuple[str, str], Says("two motors that are scanned")] = ("chi", "phi"),
     strain_axis: Annotated[str, Says("axis that tells strain", choices=STRAIN_AXES)] = "obpitch",
     rocking_error_deg: Annotated[float, Says("standard deviation of a peak position along a motor", unit="deg")] = 1e-4,
