@@ -224,7 +224,7 @@ def test_a_map_states_the_motors_that_stood_still():
     "change, message",
     [
         ({"geometry": DfxmGeometry()}, "needs two_theta_deg"),
-        ({"geometry": DfxmGeometry(two_theta_deg=18, goniometer="alpha:y")}, "the goniometer has alpha, the map none"),
+        ({"geometry": DfxmGeometry(two_theta_deg=18, goniometer="alpha:y")}, "turns the sample .alpha.; the map has none"),
         ({"reference_pixel": (3, 0)}, "reference_pixel must be a pixel with a value, got row 3"),
         ({"still": ("omega",)}, "like chi=-1.62, got 'omega'"),
     ],
