@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from braggscope.core.maps import quantity_names
 
 SEVERAL = "0.45"  # grey of points with more than one flag
+LONG = 44  # letters of a title, from which on they are smaller
 COLOURS = (0, 1, 2, 3, 4, 5, 6, 8, 9)  # of tab10: without its grey
 
 
@@ -28,7 +29,8 @@ def image_panel(ax: Axes, values: xr.DataArray, *, signed: bool = False, title: 
     """
     unit = str(values.attrs.get("units", ""))
     label = f"{values.name}" + (f" ({unit})" if unit not in ("", "1") else "")
-    ax.set_title(title or label, fontsize=9, loc="left")
+    text = title or label
+    ax.set_title(text, fontsize=9 if len(text) < LONG else 7, loc="left")
     if values.ndim == 1:
         ax.plot(values[values.dims[0]] if values.dims[0] in values.coords else np.arange(values.size), values, ".-", ms=3, lw=0.7)
         ax.set_xlabel(_axis_label(values, 0))
