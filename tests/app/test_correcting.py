@@ -78,3 +78,14 @@ def test_options_of_corrections_are_read_by_type():
     ):
         with pytest.raises(InputError, match=f"mended:{name} must be {wanted}, got '{word}'"):
             _options("mended", mended, {name: word})
+
+
+def test_a_map_never_takes_the_place_of_a_dark_image(scan, tmp_path):
+    path = written(tmp_path / "dark.h5", image=np.zeros((5, 4)))
+    before = path.read_bytes()
+    corrected = braggscope.correct(scan, dark=path)
+    with pytest.raises(InputError, match="is also an input"):
+        braggscope.map(corrected, output=path, overwrite=True)
+    with pytest.raises(InputError, match="is also an input"):
+        braggscope.analyse("dfxm", "multiresolution", corrected, output=path, overwrite=True)
+    assert path.read_bytes() == before

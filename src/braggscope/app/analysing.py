@@ -19,7 +19,7 @@ from braggscope.core.source import open_scan
 
 from .choosing import GeometryLike, given_geometry, states_geometry
 from .output import check_output
-from .provenance import file_hash, made_now, plain
+from .provenance import file_hash, files_of, made_now, plain
 
 CARRIED = ("geometry", "still_motors", "pixel_row_um", "pixel_column_um")  # attributes of a map that its analyses keep
 Input = Scan | xr.Dataset | str | Path
@@ -44,7 +44,8 @@ def analyse(
     chosen = _options(declared, options or {}, f"{kind} {name}")
     defaults = {one.name: one.default for one in declared if one.kind == "option" and not one.required}
     files = _files([*inputs, *_file_options(declared, options or {})])
-    read = (*files, geometry if isinstance(geometry, str | Path) else None)
+    images = [file for one in inputs for file in files_of(one)]
+    read = (*files, *images, geometry if isinstance(geometry, str | Path) else None)
     path = None if output is None else check_output(output, overwrite=overwrite, inputs=read)
     opened = _inputs(declared, inputs, f"{kind} {name}")
     instrument = _geometry(of, declared, opened, geometry)

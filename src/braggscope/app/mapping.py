@@ -31,7 +31,7 @@ from .interruption import Interruption
 from .learning import check_no_training, superseded, trained_on, trains
 from .output import again, check_output
 from .progress import Show
-from .provenance import differences, plain, provenance
+from .provenance import differences, files_of, plain, provenance
 
 if TYPE_CHECKING:
     from .training import Trained
@@ -63,7 +63,7 @@ def map_source(
     if overwrite and resume:
         raise InputError("--overwrite and --resume contradict each other; give one of them")
     model = choose_model(method)
-    files = (getattr(source, "path", None), geometry, None if model is None else model.file.get("model_file"))
+    files = (*files_of(source), geometry, None if model is None else model.file.get("model_file"))
     inputs = tuple(one for one in files if isinstance(one, str | Path))
     unfinished = output is not None and resume and Path(output).exists()
     path = None if output is None else check_output(output, overwrite=overwrite or unfinished, inputs=inputs, resumable=True)

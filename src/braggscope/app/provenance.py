@@ -84,6 +84,13 @@ def _data(source: Source) -> dict[str, Any]:
     return {**source.provenance, **(file_hash(path) if path is not None else {}), "frames": _frames(source)}
 
 
+def files_of(source: object) -> list[Path]:
+    """The files that a source is read from: its own, and the dark and flat images of its corrections."""
+    path = getattr(source, "path", None)
+    images = [one[f"{w}_file"] for one in getattr(source, "corrections", ()) for w in ("dark", "flat") if f"{w}_hash" in one]
+    return [Path(one) for one in (path, *images) if isinstance(one, str | Path)]
+
+
 def _frames(source: Source) -> int:
     """How many frames a source has: as recorded, else as planned."""
     recorded = getattr(getattr(source, "frames", None), "shape", None)
