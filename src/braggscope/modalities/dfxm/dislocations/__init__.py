@@ -1,0 +1,1 @@
+"""Images of dislocations: how they form, and which dislocations an image shows."""

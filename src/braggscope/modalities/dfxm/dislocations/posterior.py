@@ -1,0 +1,146 @@
+"""The posterior of a place as it is, not as its curvature at the maximum says.
+
+Where a ray passes a line within some nanometres, the image changes within a nanometre, and the likelihood is rugged on the scale
+of its own width: its curvature at the maximum is that of one ripple. Here the posterior of each place is summed over a grid, all
+others held: rays that pass near the line are computed anew, the others, being smooth, to first order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import kernels
+from .fit import Fit, inverse, terms
+from .model import REFLECTION, ImageModel
+
+Array = np.ndarray
+RADIUS_NM = 150.0  # rays that pass nearer are not smooth over some nanometres
+POINTS = 21  # of the grid along each axis
+WIDE = 4.5  # half the width of the grid in standard deviations
+ROUNDS = 4  # of grids, each of the width that the one before has found
+
+
+@dataclass(frozen=True)
+class _Near:
+    """What one place sees: pixels that hold rays near its line, these rays, and the rest to first order."""
+
+    rows: Array
+    columns: Array
+    pixel_of_ray: Array
+    rays: Array
+    weight: Array
+
+
+def with_posterior(model: ImageModel, counts: Array, usable: Array, found: Fit) -> Fit:
+    """The fit with the mean and covariance of the posterior instead of the maximum and the inverse information."""
+    state = terms(model, counts, usable, found)
+    information, places = state.information.copy(), found.places.copy()
+    for k in range(len(found.which)):
+        mean, covariance = _summed(model, counts, usable, found, k)
+        own = slice(2 * k, 2 * k + 2)
+        places[k] = mean
+        if np.linalg.det(covariance) > 0:
+            information[own, own] = np.linalg.inv(covariance)
+    return dataclasses.replace(found, mean=places, covariance=inverse(_positive(information, state.information)))
+
+
+def _summed(model: ImageModel, counts: Array, usable: Array, found: Fit, k: int) -> tuple[Array, Array]:
+    """Mean and covariance of one place, the others and the levels held."""
+    near = _rays(model, found, k)
+    smooth = _Smooth.of(model, counts, usable, found, k, near)
+    centre, covariance = found.places[k], smooth.covariance()
+    for _ in range(ROUNDS):
+        root = np.linalg.cholesky(covariance)
+        axis = np.linspace(-WIDE, WIDE, POINTS)
+        grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2) @ root.T + centre
+        losses = smooth.losses(grid)
+        weight = np.exp(-(losses - losses.min()))
+        weight /= weight.sum()
+        centre = weight @ grid
+        off = grid - centre
+        before, covariance = covariance, (weight[:, None] * off).T @ off
+        cell = 2 * WIDE / (POINTS - 1)
+        covariance += before * 1e-3 * cell**2  # never less than a fraction of a cell
+        if np.linalg.det(covariance) > 0.25 * np.linalg.det(before):
+            break
+    return centre, covariance
+
+
+def _rays(model: ImageModel, found: Fit, k: int) -> _Near:
+    """The rays near the line of dislocation k, and their pixels."""
+    (x, y), o = model.axes_nm, model.optics
+    project = model.straight[[found.which[k]]].project[0]
+    index = np.array(kernels.rays_near(x, y, o.depth_nm, o.tilt, project, found.places[k], RADIUS_NM), np.int64).reshape(-1, 3)
+    i, j, m = index.T
+    pixel, of = np.unique(i * len(y) + j, return_inverse=True)
+    rays = np.stack([x[i] + o.depth_nm[m] * o.tilt, y[j], o.depth_nm[m]], -1)
+    return _Near(pixel // len(y), pixel % len(y), of, rays, o.weight_nm[m])
+
+
+@dataclass(frozen=True)
+class _Smooth:
+    """Minus the log-likelihood of the place of dislocation k."""
+
+    model: ImageModel
+    found: Fit
+    k: int
+    near: _Near
+    counts: Array
+    usable: Array
+    rest: Array
+    rest_slope: Array
+    gradient: Array
+    information: Array
+
+    @classmethod
+    def of(cls, model: ImageModel, counts: Array, usable: Array, found: Fit, k: int, near: _Near) -> _Smooth:
+        """Pixels without near rays to second order about the maximum; in the others the rays that are not near to first."""
+        own = slice(2 * k, 2 * k + 2)
+        away = usable.copy()
+        away[near.rows, near.columns] = False
+        state = terms(model, counts, away, found)
+        image, jacobian = model.image(found.which, found.places)
+        at = (near.rows, near.columns)
+        made = cls(model, found, k, near, counts[at], usable[at], image[at], jacobian[own][:, near.rows, near.columns].T,
+                   -state.gradient[own], state.information[own, own])  # fmt: skip
+        place, h = found.places[k], 0.05
+        steps = np.array([[0, 0], [h, 0], [-h, 0], [0, h], [0, -h]])
+        bright = made._bright(place + steps)
+        slope = np.stack([(bright[1] - bright[2]) / (2 * h), (bright[3] - bright[4]) / (2 * h)], -1)
+        return dataclasses.replace(made, rest=made.rest - bright[0], rest_slope=made.rest_slope - slope)
+
+    def covariance(self) -> Array:
+        """From the pixels without near rays: wider than the posterior."""
+        size = np.trace(self.information)
+        return np.linalg.inv(self.information + 1e-4 * size * np.eye(2)) if size > 0 else np.eye(2) * 1e2
+
+    def losses(self, grid: Array) -> Array:
+        """At these places, shape (point, 2) -> (point,)."""
+        move, level = grid - self.found.places[self.k], self.found.level
+        image = self.rest + move @ self.rest_slope.T + self._bright(grid)
+        mean = level.amplitude * image + level.background
+        variance = np.maximum(level.gain * mean + level.readout2, level.least_variance)
+        shown = mean if self.model.setting.background_in_mean else mean - level.background
+        near = ((self.counts - shown) ** 2 / variance + np.log(variance)) @ self.usable
+        return near / 2 + move @ self.gradient + np.einsum("ni,ij,nj->n", move, self.information, move) / 2
+
+    def _bright(self, grid: Array) -> Array:
+        """What the near rays give each pixel, shape (point, pixel)."""
+        o, s = self.model.optics, self.model.straight[self.found.which]
+        places = np.repeat(self.found.places[None], len(grid), 0)
+        places[:, self.k] = grid
+        rays = kernels.bright(
+            self.near.rays, self.near.weight, s.project, s.turn, s.edge, s.screw, self.model.setting.poisson, o.yy_sign, places,
+            REFLECTION, o.offset, o.along, o.centre, o.half_width, o.sigma,
+        )  # fmt: skip
+        starts = np.flatnonzero(np.diff(self.near.pixel_of_ray, prepend=-1))
+        return np.add.reduceat(rays, starts, axis=1) if len(starts) else np.zeros((len(grid), 0))
+
+
+def _positive(information: Array, instead: Array) -> Array:
+    """The information, or the one at the maximum where the blocks together are not positive definite."""
+    scale = np.sqrt(np.diag(information))
+    return information if np.linalg.eigvalsh(information / scale[:, None] / scale[None]).min() > 1e-9 else instead
