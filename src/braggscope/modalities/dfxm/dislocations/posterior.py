@@ -18,9 +18,13 @@ from .model import REFLECTION, ImageModel
 
 Array = np.ndarray
 RADIUS_NM = 150.0  # rays that pass nearer are not smooth over some nanometres
-POINTS = 21  # of the grid along each axis
-WIDE = 4.5  # half the width of the grid in standard deviations
-ROUNDS = 4  # of grids, each of the width that the one before has found
+STEP_NM = 2.0  # for the slope of what is smooth
+POINTS = 900
+WIDE = 4.5  # half the width of the points in standard deviations
+ROUNDS = 5
+ENOUGH = 25  # points that carry the weight
+# Evenly spread over a square, in no rows: none of them falls on the maximum, whose ripple may be the narrowest of all
+SPREAD = 2 * ((np.arange(1, POINTS + 1)[:, None] * np.array([0.7548776662466927, 0.5698402909980532])) % 1) - 1
 
 
 @dataclass(frozen=True)
@@ -53,18 +57,18 @@ def _summed(model: ImageModel, counts: Array, usable: Array, found: Fit, k: int)
     smooth = _Smooth.of(model, counts, usable, found, k, near)
     centre, covariance = found.places[k], smooth.covariance()
     for _ in range(ROUNDS):
-        root = np.linalg.cholesky(covariance)
-        axis = np.linspace(-WIDE, WIDE, POINTS)
-        grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2) @ root.T + centre
+        grid = WIDE * SPREAD @ np.linalg.cholesky(covariance).T + centre
         losses = smooth.losses(grid)
         weight = np.exp(-(losses - losses.min()))
         weight /= weight.sum()
+        if 1 / (weight**2).sum() < ENOUGH:  # a few points hold it all: their spread is a guess, so widened, for a finer round
+            weight = weight**0.5 / (weight**0.5).sum()
+            fine = False
+        else:
+            fine = True
         centre = weight @ grid
-        off = grid - centre
-        before, covariance = covariance, (weight[:, None] * off).T @ off
-        cell = 2 * WIDE / (POINTS - 1)
-        covariance += before * 1e-3 * cell**2  # never less than a fraction of a cell
-        if np.linalg.det(covariance) > 0.25 * np.linalg.det(before):
+        covariance = (weight[:, None] * (grid - centre)).T @ (grid - centre)
+        if fine:
             break
     return centre, covariance
 
@@ -102,15 +106,16 @@ class _Smooth:
         away = usable.copy()
         away[near.rows, near.columns] = False
         state = terms(model, counts, away, found)
-        image, jacobian = model.image(found.which, found.places)
         at = (near.rows, near.columns)
-        made = cls(model, found, k, near, counts[at], usable[at], image[at], jacobian[own][:, near.rows, near.columns].T,
+        made = cls(model, found, k, near, counts[at], usable[at], np.zeros(len(near.rows)), np.zeros((len(near.rows), 2)),
                    -state.gradient[own], state.information[own, own])  # fmt: skip
-        place, h = found.places[k], 0.05
-        steps = np.array([[0, 0], [h, 0], [-h, 0], [0, h], [0, -h]])
-        bright = made._bright(place + steps)
-        slope = np.stack([(bright[1] - bright[2]) / (2 * h), (bright[3] - bright[4]) / (2 * h)], -1)
-        return dataclasses.replace(made, rest=made.rest - bright[0], rest_slope=made.rest_slope - slope)
+        steps = np.array([[0, 0], [STEP_NM, 0], [-STEP_NM, 0], [0, STEP_NM], [0, -STEP_NM]])
+        places = np.repeat(found.places[None], len(steps), 0)
+        places[:, k] += steps
+        whole = np.array([model.image(found.which, one, derivatives=False)[0][at] for one in places])
+        rest = whole - made._bright(places[:, k])
+        slope = np.stack([rest[1] - rest[2], rest[3] - rest[4]], -1) / (2 * STEP_NM)
+        return dataclasses.replace(made, rest=rest[0], rest_slope=slope)
 
     def covariance(self) -> Array:
         """From the pixels without near rays: wider than the posterior."""
