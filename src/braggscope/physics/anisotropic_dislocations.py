@@ -11,9 +11,9 @@ the distortion at the distance r from the line along m is
 
     H = 1/(2 pi r) [ -(S b) m^T + (N_2 L b - N_1 S b) n^T ]
 
-S and L are means of smooth periodic functions, which equal steps of w give to rounding. No eigenvector is needed, so that the isotropic
-solid, where those of Stroh's matrix become too few, is no special case, and everything can be differentiated. Frame, sign of b
-and unit of lengths as in `dislocations`; everything, the stiffness too, is in one frame.
+S and L are means of smooth periodic functions, which equal steps of w give to rounding. No eigenvector is needed, so that the
+isotropic solid, where those of Stroh's matrix become too few, is no special case, and everything can be differentiated. Frame,
+sign of b and unit of lengths as in `dislocations`; everything, the stiffness too, is in one frame.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from torch import Tensor
 
 from .dislocations import perpendicular
 
-ANGLES = 128  # the error falls as exp(-2 ANGLES Im w) with w the complex angles where (nn) is singular: Im w is above 0.15 in metals
+ANGLES = (
+    128  # the error falls as exp(-2 ANGLES Im w) with w the complex angles where (nn) is singular: Im w is above 0.15 in metals
+)
 
 
 def anisotropic_dislocation(points: Tensor, burgers: Tensor, line: Tensor, stiffness: Tensor) -> Tensor:

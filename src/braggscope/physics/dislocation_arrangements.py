@@ -46,8 +46,8 @@ def wall(count: int, step: Tensor, burgers: Tensor) -> tuple[Tensor, Tensor]:
 def tilt_wall_field(x: Tensor, y: Tensor, burgers: Tensor | float, spacing: Tensor | float, poisson: float) -> Tensor:
     """Distortion of the infinite wall of edge dislocations at y = 0, +-h, ... with b along x, in the frame of `edge_field`.
 
-    With W = (pi/h) coth(pi z / h), W' = -dW/dz, z = x + i y, the sums of 1/z and 1/z^2, and K = b / (4 pi (1 - nu)) (isotropic; sums
-    as for the stresses of Hirth & Lothe 1982, eq. 19-73 and following)
+    With W = (pi/h) coth(pi z / h), W' = -dW/dz, z = x + i y, the sums of 1/z and 1/z^2, and
+    K = b / (4 pi (1 - nu)) (isotropic; the sum of `edge_field`, as Hirth & Lothe 1982, ch. 19, have it for the stresses)
 
         H_xx = K [ (1 - 2 nu) Im W + x Im W' ]    H_xy =  K [ (2 - 2 nu) Re W + x Re W' ]
         H_yy = K [ (1 - 2 nu) Im W - x Im W' ]    H_yx = -K [ (2 - 2 nu) Re W - x Re W' ]

@@ -50,7 +50,7 @@ def polygon(vertices: Tensor) -> Tensor:
 
 
 def circular_loop(radius: float, normal: Tensor, count: int = 48) -> Tensor:
-    """The segments of a regular polygon of the area of a circle about the origin, right-handed about the normal; (count, 2, 3)."""
+    """A regular polygon about the origin of the area of a circle, right-handed about the normal: segments, (count, 2, 3)."""
     corner = radius * math.sqrt(2 * math.pi / (count * math.sin(2 * math.pi / count)))
     angle = torch.arange(count, dtype=normal.dtype, device=normal.device) * (2 * math.pi / count)
     first, second, _ = dislocation_frame(perpendicular(normal), normal)

@@ -99,7 +99,7 @@ def straight_dislocation(points: Tensor, burgers: Tensor, normal: Tensor, line: 
 
 
 def mixed_dislocation(points: Tensor, burgers: Tensor, line: Tensor, poisson: float) -> Tensor:
-    """Distortion of a straight dislocation of any character, for which no slip plane need be known; else `straight_dislocation`."""
+    """Distortion of a straight dislocation as by `straight_dislocation`, without a slip plane, which need not be known."""
     return straight_dislocation(points, burgers, perpendicular(line), line, poisson)
 
 
