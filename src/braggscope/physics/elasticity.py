@@ -66,7 +66,7 @@ def crystal_stiffness(name: str, *, dtype: torch.dtype = torch.float64) -> Tenso
     if name not in CRYSTALS:
         raise ValueError(f"no elastic constants of '{name}'; there are those of {', '.join(sorted(CRYSTALS))}")
     constants = CRYSTALS[name]
-    return (cubic_stiffness if len(constants) == 3 else hexagonal_stiffness)(*constants, dtype=dtype)  # type: ignore[operator]
+    return (cubic_stiffness if len(constants) == 3 else hexagonal_stiffness)(*constants, dtype=dtype)
 
 
 def rotated_stiffness(stiffness: Tensor, rotation: Tensor) -> Tensor:

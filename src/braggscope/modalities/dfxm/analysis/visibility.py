@@ -35,6 +35,7 @@ from braggscope.physics.elasticity import CRYSTALS, crystal_stiffness
 from ..carried import variable
 
 FLAGS = {1: "residual_contrast_only", 2: "invisible"}
+DIMS = ("reflection", "dislocation")
 ZERO = 1e-9  # of products of Miller indices, which are far larger or 0
 AROUND = 180  # directions about the line over which the deviation is averaged
 LARGEST_SET = 6  # reflections of which every choice is tried
@@ -68,7 +69,7 @@ def visibility(
     if lattice_nm is not None:
         _check_lengths(lattice_nm, distance_nm, poisson)
         seen = _deviation(np.array(list(named.values())), lattice_nm * burgers, line, distance_nm, poisson, crystal)
-        table["deviation"] = variable(seen, "deg", f"|dq|/q at {distance_nm:g} nm, rms over directions", table["gb"].dims)
+        table["deviation"] = variable(seen, "deg", f"|dq|/q at {distance_nm:g} nm, rms over directions", DIMS)
     return table.assign_attrs(**_telling_apart(list(named), table["gb"].values, list(lines)))
 
 
@@ -166,8 +167,8 @@ def _table(reflections: list[str], g: np.ndarray, names: list[str], burgers: np.
         Quantity("gbe", "1", "g.b_e, b_e the edge part of b"),
         Quantity("gbt", "1", "g.(b x t)"),
     ]
-    dims, shape = ("reflection", "dislocation"), products["gb"].shape
-    found = empty_map(quantities, dims, shape, {"reflection": reflections, "dislocation": names}, FLAGS)
+    shape = products["gb"].shape
+    found = empty_map(quantities, DIMS, shape, {"reflection": reflections, "dislocation": names}, FLAGS)
     for name, values in products.items():
         found[name].values[:] = values
     hidden, rest = products["gb"] == 0, (products["gbe"] != 0) | (products["gbt"] != 0)
