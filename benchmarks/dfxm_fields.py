@@ -131,7 +131,7 @@ def loops() -> None:
     points = torch.stack([loop[0, 0] + 0.02, loop[5].mean(0) + 0.1, loop[0, 0] * 0.3, loop[9].mean(0) * 0.8])
     gradient = checks.gradients(_field(loop), points)
     row(
-        "equilibrium, at a node, in the core, in the middle, at 40 nm",
+        "equilibrium, at a node, in the core, at 140 nm, at 40 nm",
         "1e-6",
         figure(checks.imbalance(gradient, ISOTROPIC).tolist()),
     )
