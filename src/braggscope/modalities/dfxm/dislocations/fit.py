@@ -66,6 +66,7 @@ class Fit:
     places: nm, in the frame of each dislocation, shape (dislocation, 2).
     mean: Of the posterior of the places, where it was summed; else the places.
     covariance: Of the places and then of the free levels, in that order.
+    evidence: Log of the likelihood integrated over places in the image (nm^2) and free levels, where it was summed.
     loss: Minus the log-likelihood.
     chi2: Sum of squared standard residuals over the number of pixels.
     """
@@ -78,12 +79,13 @@ class Fit:
     chi2: float
     converged: bool
     mean: Array | None = None
+    evidence: float = -math.inf
 
 
 def fit(
     model: ImageModel, counts: Array, usable: Array, which: Sequence[int], places: Array, level: Level, steps: int = STEPS
 ) -> Fit:
-    """The nearest maximum of the likelihood, by damped Fisher scoring.
+    """The nearest maximum of the likelihood, by damped Fisher scoring; no place leaves the field and its margin.
 
     counts, usable: Shape (x, y).  places: Where to start, nm, (dislocation, 2).
     """
@@ -99,8 +101,9 @@ def fit(
         if longest > LARGEST_STEP_NM:
             step *= LARGEST_STEP_NM / longest
             move = step[: places.size].reshape(-1, 2)
-        tried = Terms(model, counts, usable, which, places + move, level.stepped(step[places.size :]))
-        if tried.loss <= state.loss:
+        inside = model.holds(which, places + move)
+        tried = Terms(model, counts, usable, which, places + move, level.stepped(step[places.size :])) if inside else None
+        if tried is not None and tried.loss <= state.loss:
             better = state.loss - tried.loss
             places, level, state, damping = tried.places, tried.level, tried, max(damping / 5, 1e-9)
             if gain < CONVERGED and better < CONVERGED:

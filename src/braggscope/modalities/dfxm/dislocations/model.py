@@ -14,6 +14,7 @@ from .optics import Optics, optics_of
 from .setting import Setting
 
 Array = np.ndarray
+MARGIN = 0.3  # of the image's lengths, half of it on either side: dislocations there still show
 REFLECTION = np.array([0.0, 0.0, 1.0])  # direction of the diffraction vector in the sample
 
 
@@ -45,9 +46,13 @@ class ImageModel:
         return self.optics.axes_nm(self.shape)
 
     @cached_property
-    def field_nm2(self) -> float:
-        """Area of the image in the plane z = 0, nm^2."""
-        return float(np.prod(self.shape) * np.prod(self.optics.pitch_nm))
+    def field_nm(self) -> Array:
+        """Half the lengths of the field in which dislocations are looked for: the image and a margin, along x and y."""
+        return (1 + MARGIN) / 2 * np.array(self.shape) * self.optics.pitch_nm
+
+    def holds(self, which: Sequence[int], places: Array) -> bool:
+        """Whether all places are in the field."""
+        return bool((np.abs(self.to_image(which, places)) <= self.field_nm).all())
 
     def image(self, which: Sequence[int], places: Array, *, derivatives: bool = True) -> tuple[Array, Array]:
         """Depth at full reflection, nm, that each pixel sees, and its derivatives by the places.
@@ -65,9 +70,22 @@ class ImageModel:
         kernels.image_and_jacobian(
             x, y, o.depth_nm, o.weight_nm, o.tilt, s.project, s.turn, s.edge, s.screw, self.setting.poisson, o.yy_sign,
             np.ascontiguousarray(places, float).reshape(-1, 2), REFLECTION, o.offset, o.along, o.centre, o.half_width, o.sigma,
-            image, jacobian,
+            kernels.TAIL, image, jacobian,
         )  # fmt: skip
         return image, jacobian
+
+    def change(self, x: Array, y: Array, which: Sequence[int], places: Array) -> Array:
+        """Change of q_1 by the dislocations to first order at every ray, shape (x, y, depth)."""
+        o, s = self.optics, self.straight[which]
+        return kernels.first_order(
+            x, y, o.depth_nm, o.tilt, s.project, s.turn, s.edge, s.screw, self.setting.poisson, o.yy_sign,
+            np.ascontiguousarray(places, float).reshape(-1, 2), REFLECTION, o.along,
+        )  # fmt: skip
+
+    @property
+    def undistorted(self) -> float:
+        """q_1 without a dislocation."""
+        return -float(self.optics.along @ self.optics.offset) - self.optics.centre
 
     def to_image(self, which: Sequence[int], places: Array) -> Array:
         """Places in the laboratory at z = 0, nm, from those in the frames of the dislocations; shape (dislocation, 2)."""

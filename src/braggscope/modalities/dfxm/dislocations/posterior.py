@@ -8,6 +8,7 @@ others held: rays that pass near the line are computed anew, the others, being s
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,36 +42,41 @@ class _Near:
 def with_posterior(model: ImageModel, counts: Array, usable: Array, found: Fit) -> Fit:
     """The fit with the mean and covariance of the posterior instead of the maximum and the inverse information."""
     state = terms(model, counts, usable, found)
-    information, places = state.information.copy(), found.places.copy()
+    information, places, evidence = state.information.copy(), found.places.copy(), -found.loss
     for k in range(len(found.which)):
-        mean, covariance = _summed(model, counts, usable, found, k)
+        places[k], covariance, volume = _summed(model, counts, usable, found, k)
         own = slice(2 * k, 2 * k + 2)
-        places[k] = mean
-        if np.linalg.det(covariance) > 0:
-            information[own, own] = np.linalg.inv(covariance)
-    return dataclasses.replace(found, mean=places, covariance=inverse(_positive(information, state.information)))
+        information[own, own] = np.linalg.inv(covariance)
+        evidence += volume - 0.5 * np.linalg.slogdet(covariance)[1]
+    whole = inverse(_positive(information, state.information))
+    # Laplace in the levels and in how the places hang together, a sum in each place
+    evidence += 0.5 * np.linalg.slogdet(whole)[1] + 0.5 * (len(whole) - places.size) * math.log(2 * math.pi)
+    to_image = model.straight[found.which].to_image()
+    evidence += float(np.linalg.slogdet(to_image)[1].sum())
+    return dataclasses.replace(found, mean=places, covariance=whole, evidence=float(evidence))
 
 
-def _summed(model: ImageModel, counts: Array, usable: Array, found: Fit, k: int) -> tuple[Array, Array]:
-    """Mean and covariance of one place, the others and the levels held."""
+def _summed(model: ImageModel, counts: Array, usable: Array, found: Fit, k: int) -> tuple[Array, Array, float]:
+    """Mean and covariance of one place, the others and the levels held, and log of the integral of L / L(fit), in nm^2."""
     near = _rays(model, found, k)
     smooth = _Smooth.of(model, counts, usable, found, k, near)
     centre, covariance = found.places[k], smooth.covariance()
     for _ in range(ROUNDS):
-        grid = WIDE * SPREAD @ np.linalg.cholesky(covariance).T + centre
+        root = np.linalg.cholesky(covariance)
+        grid = WIDE * SPREAD @ root.T + centre
         losses = smooth.losses(grid)
         weight = np.exp(-(losses - losses.min()))
+        cell = (2 * WIDE) ** 2 * float(np.prod(np.diag(root))) / POINTS
+        volume = float(smooth.at_fit - losses.min()) + math.log(float(weight.sum()) * cell)
         weight /= weight.sum()
-        if 1 / (weight**2).sum() < ENOUGH:  # a few points hold it all: their spread is a guess, so widened, for a finer round
+        fine = 1 / (weight**2).sum() >= ENOUGH
+        if not fine:  # a few points hold it all: their spread is a guess, so widened, for a finer round
             weight = weight**0.5 / (weight**0.5).sum()
-            fine = False
-        else:
-            fine = True
         centre = weight @ grid
         covariance = (weight[:, None] * (grid - centre)).T @ (grid - centre)
         if fine:
             break
-    return centre, covariance
+    return centre, covariance, volume
 
 
 def _rays(model: ImageModel, found: Fit, k: int) -> _Near:
@@ -117,6 +123,11 @@ class _Smooth:
         slope = np.stack([rest[1] - rest[2], rest[3] - rest[4]], -1) / (2 * STEP_NM)
         return dataclasses.replace(made, rest=rest[0], rest_slope=slope)
 
+    @property
+    def at_fit(self) -> float:
+        """The loss at the fit itself."""
+        return float(self.losses(self.found.places[[self.k]])[0])
+
     def covariance(self) -> Array:
         """From the pixels without near rays: wider than the posterior."""
         size = np.trace(self.information)
@@ -139,7 +150,7 @@ class _Smooth:
         places[:, self.k] = grid
         rays = kernels.bright(
             self.near.rays, self.near.weight, s.project, s.turn, s.edge, s.screw, self.model.setting.poisson, o.yy_sign, places,
-            REFLECTION, o.offset, o.along, o.centre, o.half_width, o.sigma,
+            REFLECTION, o.offset, o.along, o.centre, o.half_width, o.sigma, kernels.TAIL,
         )  # fmt: skip
         starts = np.flatnonzero(np.diff(self.near.pixel_of_ray, prepend=-1))
         return np.add.reduceat(rays, starts, axis=1) if len(starts) else np.zeros((len(grid), 0))

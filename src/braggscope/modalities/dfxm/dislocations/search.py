@@ -6,11 +6,14 @@ correlation of the counts with one larger image: for each, amplitude and backgro
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft, ndimage
 
+from . import kernels
 from .fit import Fit, Level, fit, loss
 from .model import ImageModel
 
@@ -54,20 +57,57 @@ def _first_amplitude(model: ImageModel, values: Array, background: float) -> flo
 
 
 def candidates(
-    model: ImageModel, counts: Array, usable: Array, level: Level, which: range | list[int], most: int = 4
+    model: ImageModel,
+    counts: Array,
+    usable: Array,
+    level: Level,
+    which: range | list[int],
+    most: int = 4,
 ) -> list[Candidate]:
-    """The best places of each character, best first."""
+    """The best places of one dislocation of each character, best first."""
+    weight = usable / _variance(counts, usable, level)
+    falls = {one: _falls(model, counts, weight, level, one) for one in which}
+    return _peaks(model, falls, model.axes_nm, most)
+
+
+def candidates_beside(
+    model: ImageModel, counts: Array, usable: Array, level: Level, others: Sequence[int], places: Array, which: Sequence[int], most: int
+) -> list[Candidate]:
+    """The best places of one dislocation of each character beside others, whose distortions add to its own; best first.
+
+    Every second pixel is tried, and compared in every second pixel, with distortions to first order.
+    """
+    inverse = usable / _variance(counts, usable, level)
+    here = model.undistorted + model.change(*model.axes_nm, others, places)
+    o = model.optics
+    scan = (o.weight_nm, counts, inverse, level.amplitude, level.background, o.half_width, o.sigma, kernels.TAIL)
+    x, y = (axis[::STEP] for axis in model.axes_nm)
+    falls = {one: -kernels.misfits(here, _moved(model, one), STEP, *scan) for one in which}
+    return _peaks(model, falls, (x, y), most)
+
+
+def _variance(counts: Array, usable: Array, level: Level) -> Array:
+    """Of the counts, from their neighbourhood."""
     smooth = ndimage.uniform_filter(np.where(usable, counts, level.background), 3)
-    weight = usable / (level.gain * np.maximum(smooth, level.background) + level.readout2)
+    return level.gain * np.maximum(smooth, level.background) + level.readout2
+
+
+def _peaks(model: ImageModel, falls: dict[int, Array], axes: tuple[Array, Array], most: int) -> list[Candidate]:
     found: list[Candidate] = []
-    for one in which:
-        fall = _falls(model, counts, weight, level, one)
-        peaks = (fall == ndimage.maximum_filter(fall, 5)) & (fall > 0)
-        places = np.argwhere(peaks)
+    for one, fall in falls.items():
+        peaks = fall == ndimage.maximum_filter(fall, 5)
         order = np.argsort(fall[peaks])[::-1][:most]
-        x, y = model.axes_nm
-        found += [Candidate(one, np.array([x[i], y[j]]), float(fall[i, j])) for i, j in places[order]]
+        found += [Candidate(one, np.array([axes[0][i], axes[1][j]]), float(fall[i, j])) for i, j in np.argwhere(peaks)[order]]
     return sorted(found, key=lambda c: -c.fall)
+
+
+def _moved(model: ImageModel, which: int) -> Array:
+    """Change of q_1 by a dislocation in the middle, over twice the image; kept with the model."""
+    kept = model.__dict__.setdefault("_changes", {})
+    if which not in kept:
+        x, y = (np.arange(-(k - 1), k) * p for k, p in zip(model.shape, model.optics.pitch_nm, strict=True))
+        kept[which] = model.change(x, y, [which], np.zeros((1, 2)))
+    return kept[which]
 
 
 def _falls(model: ImageModel, counts: Array, weight: Array, level: Level, which: int) -> Array:
@@ -80,17 +120,15 @@ def _falls(model: ImageModel, counts: Array, weight: Array, level: Level, which:
         whole = fft.irfft2(fft.rfft2(field, size) * spectrum, size)
         return whole[n - 1 : 2 * n - 1, m - 1 : 2 * m - 1]
 
-    s_w, s_d, s_dd = weight.sum(), (weight * counts).sum(), (weight * counts**2).sum()
+    s_w, s_d = weight.sum(), (weight * counts).sum()
     s_t, s_tt, s_dt = (
         correlated(field, spectrum)
         for field, spectrum in ((weight, spectra[0]), (weight, spectra[1]), (weight * counts, spectra[0]))
     )
-    if not level.free[1]:
-        s_dt, s_d0 = s_dt - level.background * s_t, 0.0
-        cross, own, alone = s_dt, s_tt, s_dd - 2 * level.background * s_d + level.background**2 * s_w
+    if level.free[1]:
+        cross, own = s_dt - s_d * s_t / s_w, s_tt - s_t**2 / s_w
     else:
-        cross, own, alone = s_dt - s_d * s_t / s_w, s_tt - s_t**2 / s_w, 0.0
-    del alone
+        cross, own = s_dt - level.background * s_t, s_tt
     own = np.maximum(own, 1e-9 * s_tt.max())
     amplitude = level.amplitude if not level.free[0] else np.maximum(cross / own, 0.0)
     return 2 * amplitude * cross - amplitude**2 * own
@@ -108,29 +146,37 @@ def _templates(model: ImageModel, which: int) -> tuple[tuple[Array, Array], tupl
     return kept[which]
 
 
-FINER = 5  # places tried per pixel along y (and, by its size, along x) round a candidate
-TRIED = 3  # of these, fits
-COARSE_STEPS = 8
+STEP = 2  # pixels between places beside other dislocations
+FINER = 4  # places tried along each axis round a candidate, over one and a half pixels
+TRIED = 2  # of these, fits
+FEW = 6  # steps from every start
+FOLLOWED = 5  # starts that are followed to the end
+RIVALS = 0.8  # of the best fall: further candidates that are tried
 
 
 def located(model: ImageModel, counts: Array, usable: Array, level: Level, which: range | list[int], most: int = 3) -> list[Fit]:
-    """Fits of one dislocation of each character, each from its best starts; the best first."""
-    best: dict[int, Fit] = {}
+    """Fits of one dislocation of each character that comes near the best, each from its best starts; the best first."""
     found = candidates(model, counts, usable, level, which, most)
+    starts: list[tuple[float, int, Array]] = []
     for one in which:
         own = [c for c in found if c.which == one]
-        starts = [place for c in own if c.fall > 0.3 * own[0].fall for place in _finer(model, counts, usable, level, c)]
-        fits = [fit(model, counts, usable, [one], place, level) for place in starts]
-        if fits:
-            best[one] = min(fits, key=lambda f: f.loss)
-    return sorted(best.values(), key=lambda f: f.loss)
+        rivals = [c for c in own if c.fall > RIVALS * own[0].fall]
+        begun = sorted((at for c in rivals for at in _finer(model, counts, usable, level, c)), key=lambda start: start[0])
+        starts += [(lost, one, place) for lost, place in begun[:TRIED]]
+    return followed([(model, counts, usable, [one], place, level) for _, one, place in starts])
 
 
-def _finer(model: ImageModel, counts: Array, usable: Array, level: Level, candidate: Candidate) -> list[Array]:
-    """The best places on a grid finer than the pixels round a candidate, in the frame of the dislocation."""
-    along_x, along_y = (np.arange(FINER) / FINER * 2 - 1 + 1 / FINER for _ in range(2))
-    x, y = (a * p * 0.75 for a, p in zip((along_x, along_y), model.optics.pitch_nm, strict=True))
+def followed(starts: list[tuple[ImageModel, Array, Array, list[int], Array, Level]]) -> list[Fit]:
+    """A few steps of the fit from every start (its arguments), and all of them from those that come near the best; that first."""
+    begun = sorted((fit(*start, steps=FEW) for start in starts), key=lambda f: f.loss)[:FOLLOWED]
+    ended = [one if one.converged else fit(*starts[0][:3], one.which, one.places, one.level) for one in begun]
+    return sorted(ended, key=lambda f: f.loss)
+
+
+def _finer(model: ImageModel, counts: Array, usable: Array, level: Level, candidate: Candidate) -> list[tuple[float, Array]]:
+    """Loss and place on a grid finer than the pixels round a candidate, in the frame of the dislocation."""
+    steps = (np.arange(FINER) - (FINER - 1) / 2) * 1.5 / FINER
+    x, y = (steps * pitch for pitch in model.optics.pitch_nm)
     grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2) + candidate.place
     places = model.from_image([candidate.which] * len(grid), grid)
-    losses = [loss(model, counts, usable, [candidate.which], place, level) for place in places]
-    return [places[i] for i in np.argsort(losses)[:TRIED]]
+    return [(loss(model, counts, usable, [candidate.which], place, level), place) for place in places]

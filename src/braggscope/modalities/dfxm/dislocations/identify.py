@@ -1,0 +1,146 @@
+"""How many dislocations an image shows, and of which characters: evidence over both.
+
+Dislocations are added one at a time. The image of what is found so far is taken off, and the rest is searched for one more, of
+any character; the best are fitted together with the others. Each is then sought anew beside the others, so that an early mistake
+is mended. Priors: any number up to the largest, any place in the field, any character alike; places and characters of n
+dislocations can be written in n! orders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .fit import Fit, Level, fit
+from .model import ImageModel
+from .posterior import with_posterior
+from .search import candidates_beside, followed, located
+
+Array = np.ndarray
+PLAUSIBLE = 12.0  # log-likelihood below the best, from which on a character is out
+STARTS = 12  # of one more dislocation
+BEAM = 2  # sets of characters that are carried on
+ROUNDS = 3  # of seeking each anew
+UNLIKELY = 8.0  # fall of log-evidence at which no further dislocation is tried
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an image shows.
+
+    fit: The best, with the posterior of its places.
+    probability: Of each dislocation's character, beside the others as they are; shape (dislocation,).
+    alternatives: Probability of every character for each dislocation, shape (dislocation, character).
+    number: Probability of 0, 1, ... dislocations.
+    """
+
+    fit: Fit
+    probability: Array
+    alternatives: Array
+    number: Array
+
+
+def identified(
+    model: ImageModel,
+    counts: Array,
+    usable: Array,
+    level: Level,
+    *,
+    most: int = 4,
+    least: int = 0,
+    which: Sequence[int] | None = None,
+) -> Found:
+    """The dislocations of an image.
+
+    least, most: Of dislocations.  which: Characters to choose from; all by default.
+    """
+    choice = list(range(len(model.characters))) if which is None else list(which)
+    best: dict[int, Fit] = {}
+    known: list[Fit] = []
+    if least == 0:
+        best[0] = with_posterior(model, counts, usable, _none(model, counts, usable, level))
+    for n in range(1, most + 1):
+        if n == 1:
+            known = located(model, counts, usable, level, choice)
+        else:
+            more = [f for before in known[:BEAM] for f in _one_more(model, counts, usable, before, choice)]
+            known = sorted(more, key=lambda f: f.loss)[:BEAM]
+            known[:1] = [_sought_anew(model, counts, usable, known[0], choice)] if known else []
+        if not known:
+            break
+        best[n] = with_posterior(model, counts, usable, known[0])
+        if n > least and n - 1 in best and _log(model, best, level, n, len(choice)) < _log(model, best, level, n - 1, len(choice)) - UNLIKELY:
+            break
+    logs = {n: _log(model, best, level, n, len(choice)) for n in best if n >= least}
+    number = np.zeros(most + 1)
+    top = max(logs.values())
+    for n, value in logs.items():
+        number[n] = math.exp(value - top)
+    number /= number.sum()
+    chosen = best[int(number.argmax())]
+    alternatives = np.array([_alternatives(model, counts, usable, chosen, k, choice) for k in range(len(chosen.which))])
+    alternatives = alternatives.reshape(len(chosen.which), len(model.characters))
+    own = alternatives[np.arange(len(chosen.which)), list(chosen.which)]
+    return Found(chosen, own, alternatives, number)
+
+
+def _none(model: ImageModel, counts: Array, usable: Array, level: Level) -> Fit:
+    """The levels of an image without dislocations; no amplitude can be told."""
+    free = (False, *level.free[1:])
+    return fit(model, counts, usable, [], np.zeros((0, 2)), dataclasses.replace(level, free=free))
+
+
+def _log(model: ImageModel, best: dict[int, Fit], level: Level, n: int, characters: int) -> float:
+    """Log of evidence times prior for n dislocations, each place in the field and each character being as likely."""
+    found = best[n].evidence - n * math.log(4 * math.prod(model.field_nm) * characters) + math.lgamma(n + 1)
+    if n and level.free[0]:
+        found -= math.log(2 * level.amplitude)  # any amplitude up to twice the first guess
+    return found
+
+
+def _one_more(model: ImageModel, counts: Array, usable: Array, found: Fit, choice: list[int]) -> list[Fit]:
+    """Joint fits with one dislocation more, the best first."""
+    starts = []
+    for one in candidates_beside(model, counts, usable, found.level, found.which, found.places, choice, 2)[:STARTS]:
+        places = np.concatenate([found.places, model.from_image([one.which], one.place)])
+        starts.append((model, counts, usable, [*found.which, one.which], places, found.level))
+    return followed(starts) if starts else []
+
+
+def _without(found: Fit, k: int) -> Fit:
+    keep = [i for i in range(len(found.which)) if i != k]
+    return dataclasses.replace(found, which=tuple(found.which[i] for i in keep), places=found.places[keep])
+
+
+def _sought_anew(model: ImageModel, counts: Array, usable: Array, found: Fit, choice: list[int]) -> Fit:
+    """Each dislocation sought again beside the others, until none is found better."""
+    for _ in range(ROUNDS):
+        before = found.loss
+        for k in range(len(found.which)):
+            fits = _one_more(model, counts, usable, _without(found, k), choice)
+            if fits and fits[0].loss < found.loss - 0.5:
+                found = fits[0]
+        if found.loss > before - 0.5:
+            break
+    return found
+
+
+def _alternatives(model: ImageModel, counts: Array, usable: Array, found: Fit, k: int, choice: list[int]) -> Array:
+    """Probability of each character for dislocation k, the others as they are."""
+    logs = np.full(len(model.characters), -math.inf)
+    logs[found.which[k]] = found.evidence
+    rest = [one for one in choice if one != found.which[k]]
+    if len(found.which) == 1:
+        fits = located(model, counts, usable, found.level, rest) if rest else []
+    else:
+        fits = _one_more(model, counts, usable, _without(found, k), rest) if rest else []
+    for one in fits:
+        if one.loss < found.loss + PLAUSIBLE:
+            at = one.which[-1]
+            logs[at] = max(logs[at], with_posterior(model, counts, usable, one).evidence)
+    share = np.exp(logs - logs.max())
+    return share / share.sum()
