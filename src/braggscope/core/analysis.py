@@ -12,7 +12,8 @@ and the page need to offer it:
 
 The first line of its docstring is its help. What it returns follows the conventions of maps (core.maps); a table is a map whose
 dimension is "domain", "component" or the like. One that writes a file of another kind has a keyword `output: Path` instead and
-returns what it has to say about it, by name.
+returns what it has to say about it, by name. A module may have a second function, `document` (result -> plain values): what
+`--json` shows beside the usual.
 """
 
 from __future__ import annotations

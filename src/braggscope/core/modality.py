@@ -84,6 +84,11 @@ class Modality:
             raise one_of(f"{self.name} analysis", name, self.analyses())
         return getattr(importlib.import_module(f"{self.package}.analysis.{name}"), name)
 
+    def document_of(self, name: str) -> Callable[[Any], dict[str, Any]]:
+        """What an analysis adds to its JSON document: `document` (result -> plain values) of its module, nothing where it has none."""
+        module = importlib.import_module(f"{self.package}.analysis.{name}")
+        return getattr(module, "document", lambda result: {})
+
     def corrections(self) -> list[str]:
         """Names of the corrections of a scan, in the order in which they are made; none where the folder has no corrections/.
 

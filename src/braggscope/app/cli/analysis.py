@@ -45,6 +45,7 @@ OF_SCANS = {
     "binning": (Binning, 1), "saturation": (Saturation, None), "dark": (Dark, None), "flat": (Flat, None),
     "correct": (Correct, None),
 }  # fmt: skip
+Csv = Annotated[Path | None, typer.Option("--csv", help="File to write the tables to; several: NAME_<what>.csv each.")]
 OF_ALL = {
     "workers": (Workers, None), "overwrite": (Overwrite, False), "quiet": (Quiet, False), "as_json": (AsJson, False),
 }  # fmt: skip
@@ -108,6 +109,7 @@ def _function(kind: Modality, name: str, analysis: Callable[..., Any]) -> Callab
     }
     flags |= {"geometry": (GeometryFile, None)} if any(one.kind == "geometry" for one in declared) else {}
     flags |= OF_SCANS if reads_scans else {}
+    flags |= {} if writes else {"csv": (Csv, None)}
     own = [one.name for one in declared if one.keyword and one.kind in ("option", "map")]
 
     def command(**given: Any) -> None:
@@ -182,10 +184,13 @@ def _run(kind: Modality, name: str, inputs: list[Any], options: dict[str, Any], 
 
     from ..analysing import analyse
     from ..findings import findings, findings_text
+    from ..tables import check_tables, write_tables
 
-    output = given["output"]
-    if output is None and given["quiet"] and not given["as_json"]:
-        raise InputError("with --quiet and without --output or --json the result would be lost; give one of them")
+    output, csv = given["output"], given.get("csv")
+    if output is None and csv is None and given["quiet"] and not given["as_json"]:
+        raise InputError("with --quiet and without --output, --csv or --json the result would be lost; give one of them")
+    if csv is not None:
+        check_tables(csv, overwrite=given["overwrite"])
     set_workers(given["workers"])
     options = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
     result = analyse(
@@ -196,8 +201,12 @@ def _run(kind: Modality, name: str, inputs: list[Any], options: dict[str, Any], 
         document = dict(result)
     else:
         numbers = findings(result)
-        said, document = findings_text(numbers), numbers
-    end = f"\n\nwritten to {output}" if output is not None else ""
+        said, document = findings_text(numbers), {**numbers, **kind.document_of(name)(result)}
+    written = [output] if output is not None else []
+    if csv is not None:
+        written += write_tables(result, csv)
+        document["csv"] = [str(path) for path in written if path != output]
+    end = f"\n\nwritten to {', '.join(map(str, written))}" if written else ""
     tell(
         said + end,
         {**document, "output": None if output is None else str(output)},

@@ -25,6 +25,7 @@ PLAUSIBLE = 12.0  # log-likelihood below the best, from which on a character is 
 STARTS = 12  # of one more dislocation
 BEAM = 2  # sets of characters that are carried on
 ROUNDS = 3  # of seeking each anew
+EXPLAINED = 2.0  # standard deviations of the mean squared residual
 UNLIKELY = 8.0  # fall of log-evidence at which no further dislocation is tried
 
 
@@ -66,6 +67,8 @@ def identified(
     for n in range(1, most + 1):
         if n == 1:
             known = located(model, counts, usable, level, choice)
+        elif n > least and _explained(usable, known[0]):
+            break
         else:
             more = [f for before in known[:BEAM] for f in _one_more(model, counts, usable, before, choice)]
             known = sorted(more, key=lambda f: f.loss)[:BEAM]
@@ -92,6 +95,11 @@ def _none(model: ImageModel, counts: Array, usable: Array, level: Level) -> Fit:
     """The levels of an image without dislocations; no amplitude can be told."""
     free = (False, *level.free[1:])
     return fit(model, counts, usable, [], np.zeros((0, 2)), dataclasses.replace(level, free=free))
+
+
+def _explained(usable: Array, found: Fit) -> bool:
+    """Whether the residuals are as small as the noise that the dark part of the image has, so that nothing is left to find."""
+    return found.chi2 < 1 + EXPLAINED * math.sqrt(2 / int(usable.sum()))
 
 
 def _log(model: ImageModel, best: dict[int, Fit], level: Level, n: int, characters: int) -> float:
