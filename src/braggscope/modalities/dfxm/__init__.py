@@ -18,6 +18,7 @@ MODALITY = Modality(
         "crystal": f"{_HERE}.phantoms.twins:crystal",
         "edge_dislocation": f"{_HERE}.phantoms.oblique:edge_dislocation",
         "finite_strain": f"{_HERE}.phantoms.oblique:finite_strain",
+        "boundaries": f"{_HERE}.phantoms.boundaries:boundaries",
     },
     default_method="moments",
     misfit_hint="the curves are not of the shape fitted: try --option peaks=2 or, for one motor, --option shape=pseudo_voigt; "
