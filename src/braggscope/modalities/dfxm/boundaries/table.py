@@ -1,0 +1,272 @@
+"""All boundaries of a volume as a map: a table of the walls, one of where they meet, and which voxel belongs to which wall."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.spatial import ConvexHull
+
+from ..carried import cautions, variable
+from .burgers import Candidate, probabilities
+from .junctions import Meeting, meetings, numbered
+from .lines import CERTAIN, EVEN, Lines, find_lines
+from .planes import Plane, assigned, find_planes, fitted
+from .points import Cloud, thinned
+
+FLAGS = {
+    1: "no_parallel_lines", 2: "lines_not_evenly_spaced", 4: "no_orientation", 8: "far_from_a_tilt_wall",
+    16: "burgers_vector_in_doubt", 32: "error_not_known",
+}  # fmt: skip
+SURE = 0.95  # probability of a Burgers vector below which it is in doubt
+FAR = 3.0  # tolerances between normal and Burgers vector from which on the wall is no tilt wall
+INDEPENDENT = 0.1  # of the thinned points, at least, that are independent: spots of lines in the layer are long
+AXES = "xyz"
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """What is known of the crystal.
+
+    among: Burgers vectors it may have.  rotation: From crystal to laboratory, None where it is not known.
+    lattice: a, angstrom, NaN where it is not known.  tolerance: Of real walls, rad.
+    misorientation: Across each wall, rad, in their order; empty where it is not known.
+    """
+
+    among: list[Candidate]
+    rotation: np.ndarray | None
+    lattice: float
+    tolerance: float
+    misorientation: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wall:
+    """A boundary: its plane, its lines, and the places and weights of its points."""
+
+    plane: Plane
+    lines: Lines
+    place: np.ndarray
+    area: float
+
+    @property
+    def line(self) -> np.ndarray:
+        """Unit vector along the lines in the laboratory, NaN where there are none."""
+        return np.array([math.cos(self.lines.angle), math.sin(self.lines.angle)]) @ self.plane.axes[:2]
+
+    def line_covariance(self) -> np.ndarray:
+        """Covariance of the line direction: along the wall by its angle, out of it by the normal; shape (3, 3)."""
+        across = np.cross(self.plane.normal, self.line)
+        out = float(self.line @ self.plane.normal_covariance() @ self.line)
+        found = self.lines.angle_std**2 * np.outer(across, across) + out * np.outer(self.plane.normal, self.plane.normal)
+        return np.asarray(found)
+
+
+def walls_of(cloud: Cloud, seed: int) -> tuple[list[Wall], np.ndarray]:
+    """The walls of a cloud, the largest first, and the number from 0 on of the wall of each point, -1 for none."""
+    edge = max(2 * cloud.blur, float(cloud.size[:2].max()))
+    place, light = thinned(cloud, edge)
+    even = np.minimum(light, np.median(light))
+    box = cloud.size * np.array([cloud.shape[1], cloud.shape[2], cloud.shape[0]])
+    share = min(1.0, max(INDEPENDENT, (int(cloud.spot.max()) + 1) / len(place)))
+    planes = find_planes(place, even, (cloud.blur, math.hypot(cloud.blur, cloud.size[2] / math.sqrt(12))), box, share, seed)
+    label, alone = assigned(planes, cloud.place)
+    weight = np.minimum(cloud.weight, np.median(cloud.weight))
+    walls = [_wall(p, cloud, weight, label == k, (label == k) & alone) for k, p in enumerate(planes)]
+    order = sorted(range(len(walls)), key=lambda k: -walls[k].area)
+    number = np.append(np.argsort(order), -1).astype(int)  # the last is that of no wall
+    return [walls[k] for k in order], number[label]
+
+
+def _wall(plane: Plane, cloud: Cloud, weight: np.ndarray, mine: np.ndarray, alone: np.ndarray) -> Wall:
+    """A plane measured on its points: lines, then normal and errors, with the lines as what errs together."""
+    lines = find_lines(plane, cloud.place[mine], weight[mine], cloud.blur, float(cloud.size[2]))
+    groups = lines.groups(plane.inside(cloud.place[alone]))
+    better = fitted(cloud.place[alone], weight[alone], groups, plane.scatter)
+    area = float(ConvexHull(plane.inside(cloud.place[mine])).volume)
+    return Wall(better, lines, cloud.place[mine], area)
+
+
+def dataset_of(cloud: Cloud, heights: np.ndarray, crystal: Crystal, seed: int, dim: str = "z") -> xr.Dataset:
+    """The boundaries of a cloud as a map.
+
+    heights: z of each layer, um.  dim: Name of the dimension of layers.
+    """
+    walls, label = walls_of(cloud, seed)
+    columns, flag = _columns(walls, crystal)
+    reach = [1.5 * w.lines.spacing if math.isfinite(w.lines.spacing) else 0.1 * math.sqrt(w.area) for w in walls]
+    met = meetings([w.plane for w in walls], [w.place for w in walls], reach)
+    volume = np.zeros(cloud.shape, np.int8)
+    volume[tuple(cloud.voxel.T)] = label + 1
+    light = np.full(cloud.shape, np.nan, np.float32)
+    light[tuple(cloud.voxel.T)] = cloud.weight
+    over = (dim, "row", "column")
+    found = {n: variable(v, unit, text, ("boundary",)) for n, (v, unit, text) in columns.items()}
+    found |= _junction_table(met, max(reach, default=0.0))
+    found["label"] = variable(volume, "1", "number of the boundary of each bright voxel (0: none, or not bright)", over)
+    found["light"] = variable(light, "count", "light of bright voxels above the background", over)
+    found["flag"] = _flag(flag)
+    coords = {
+        "boundary": ("boundary", np.arange(1, len(walls) + 1), {"long_name": "number of the boundary, largest first"}),
+        "junction": ("junction", np.arange(1, len(met) + 1), {"long_name": "number of the pair of boundaries that meet"}),
+        dim: (dim, heights, {"units": "um", "long_name": "height of the layer"}),
+    }
+    result = xr.Dataset(found, coords=coords)
+    result.attrs = {
+        "boundaries": len(walls), "spots": int(cloud.spot.max()) + 1, "in_no_boundary": float((label < 0).mean()),
+        "blur_um": cloud.blur, "layer_spacing_um": float(cloud.size[2]), "pixel_row_um": float(cloud.size[0]),
+        "pixel_column_um": float(cloud.size[1]), **cautions(*_doubts(walls, crystal)),
+    }  # fmt: skip
+    return result
+
+
+def _doubts(walls: list[Wall], crystal: Crystal) -> list[str]:
+    """What is to be said of the whole result."""
+    said = [] if walls else ["no plane stands out of the bright points"]
+    if crystal.rotation is None:
+        said.append("the orientation of the crystal is not known: vectors are in the laboratory only, and no Burgers vectors are "
+                    "given; give orientation or euler_deg")  # fmt: skip
+    elif not math.isfinite(crystal.lattice):
+        said.append("the lattice parameter is not known: no misorientations are given; give lattice")
+    return said
+
+
+def _columns(walls: list[Wall], crystal: Crystal) -> tuple[dict[str, tuple[np.ndarray, str, str]], np.ndarray]:
+    """The columns of the table of walls, what one reads first in front, and the flags."""
+    rows: list[dict[str, tuple[Any, str, str]]] = []
+    flags = np.zeros(len(walls), np.int32)
+    for k, wall in enumerate(walls):
+        has_lines, even = wall.lines.probability >= CERTAIN, wall.lines.even >= EVEN
+        theta = crystal.misorientation[k] if k < len(crystal.misorientation) else math.nan
+        row, bits = _frank(wall, crystal, theta, even)
+        flags[k] = bits | 1 * (not has_lines) | 2 * (has_lines and not even)
+        flags[k] |= 32 * bool(np.isnan(wall.plane.covariance).any() or (has_lines and math.isnan(wall.lines.angle_std)))
+        rows.append(_measured(wall, even) | row | _vectors(wall, crystal.rotation))
+    if not rows:
+        return {"area": (np.zeros(0), "um^2", "area of the boundary in the volume")}, flags
+    names = {n: row[n][1:] for row in rows for n in row}
+    table = {n: (np.array([row[n][0] for row in rows]), *about) for n, about in names.items()}
+    return table, flags
+
+
+def _measured(wall: Wall, even: bool) -> dict[str, tuple[Any, str, str]]:
+    """Size, spacing and confidence of a wall."""
+    lines = wall.lines
+    spacing, std = (lines.spacing, lines.spacing_std) if even else (math.nan, math.nan)
+    return {
+        "area": (wall.area, "um^2", "area of the boundary in the volume"),
+        "spacing": (spacing, "um", "spacing of the dislocations"),
+        "spacing_std": (std, "um", "standard deviation of spacing"),
+        "lines": (float(lines.lines), "1", "dislocations seen"),
+        "lines_probability": (lines.probability, "1", "probability that the boundary is made of parallel lines"),
+        "even_probability": (lines.even, "1", "probability that the lines are evenly spaced"),
+    }  # fmt: skip
+
+
+def _frank(wall: Wall, crystal: Crystal, theta: float, even: bool) -> tuple[dict[str, tuple[Any, str, str]], int]:
+    """Burgers vector, misorientation and the probabilities of a wall, by Frank's rule; and the flags that they raise."""
+    nan, length, length_std = math.nan, math.nan, math.nan
+    number, best, probability, angle, std = 0, np.full(3, nan), nan, nan, nan
+    chances, bits, turn, turn_std = np.full(len(crystal.among), nan), 0, theta, nan
+    angstrom = 1e4 * wall.lines.spacing if even else nan
+    if even and math.isfinite(theta):
+        length, length_std = theta * angstrom, theta * 1e4 * wall.lines.spacing_std  # angstrom
+    if crystal.rotation is None:
+        bits |= 4
+    else:
+        normal, line = wall.plane.normal @ crystal.rotation, wall.line @ crystal.rotation
+        chances, angles = probabilities(
+            normal, _largest(wall.plane.normal_covariance()), line, np.nan_to_num(wall.lines.angle_std), crystal.among,
+            tolerance=crystal.tolerance, length=length / crystal.lattice, length_std=length_std / crystal.lattice,
+        )  # fmt: skip
+        number = int(chances.argmax())
+        one, probability, angle = crystal.among[number], float(chances[number]), float(angles[number])
+        best = one.burgers * (np.sign(one.burgers @ normal) or 1.0)
+        std = _angle_std(wall.plane, crystal.rotation @ best)
+        bits |= 8 * (angle > FAR * crystal.tolerance) | 16 * (probability < SURE)
+        if not math.isfinite(theta) and even:
+            turn = one.length * crystal.lattice / angstrom
+            turn_std = turn * wall.lines.spacing_std / wall.lines.spacing
+    row: dict[str, tuple[Any, str, str]] = {
+        "misorientation": (math.degrees(turn), "deg", "misorientation across the boundary" + _from(theta)),
+        "misorientation_std": (math.degrees(turn_std), "deg", "standard deviation of misorientation"),
+        "burgers_number": (number + 1 if crystal.rotation is not None else 0, "1", "number of the Burgers vector among the candidates"),
+        "burgers_probability": (probability, "1", "probability of this Burgers vector among those of the structure"),
+        "burgers_angle": (math.degrees(angle), "deg", "angle between Burgers vector and normal; 0 in a tilt wall"),
+        "burgers_angle_std": (math.degrees(std), "deg", "standard deviation of burgers_angle"),
+        "burgers_length": (length / 10, "nm", "misorientation times spacing, the length of the Burgers vector by Frank's rule"),
+        "burgers_length_std": (length_std / 10, "nm", "standard deviation of burgers_length"),
+    }  # fmt: skip
+    row |= {f"burgers_{a}": (float(v), "1", f"Burgers vector along crystal {a}, in lattice parameters") for a, v in zip(AXES, best, strict=True)}
+    row |= {f"probability_{n}": (float(p), "1", f"probability of {one.name}") for n, (p, one) in enumerate(zip(chances, crystal.among, strict=True), 1)}
+    return row, bits
+
+
+def _from(theta: float) -> str:
+    return ", as given" if math.isfinite(theta) else ", |b| / spacing of the most probable Burgers vector"
+
+
+def _vectors(wall: Wall, rotation: np.ndarray | None) -> dict[str, tuple[Any, str, str]]:
+    """Normal, line and a point of the plane by components, with their errors, in the laboratory and in the crystal."""
+    row: dict[str, tuple[Any, str, str]] = {
+        "normal_error": (math.degrees(_largest(wall.plane.normal_covariance())), "deg", "standard deviation of the normal where it is largest"),
+        "line_error": (math.degrees(wall.lines.angle_std), "deg", "standard deviation of the line direction in the wall"),
+        "scatter": (wall.plane.scatter, "um", "standard deviation of the bright points about the plane"),
+    }  # fmt: skip
+    frames = [("", np.eye(3), "laboratory")] + ([] if rotation is None else [("crystal_", rotation, "crystal")])
+    for name, vector, covariance, what in (
+        ("normal", wall.plane.normal, wall.plane.normal_covariance(), "normal of the boundary"),
+        ("line", wall.line, wall.line_covariance(), "line direction"),
+    ):
+        for prefix, turn, frame in frames:
+            turned, spread = vector @ turn, np.sqrt(np.diag(turn.T @ covariance @ turn))
+            for a, v, s in zip(AXES, turned, spread, strict=True):
+                row[f"{name}_{prefix}{a}"] = float(v), "1", f"{what} along {frame} {a}"
+                row[f"{name}_{prefix}{a}_std"] = float(s), "1", f"standard deviation of {name}_{prefix}{a}"
+    row |= {f"centre_{a}": (float(v), "um", f"middle of its points along laboratory {a}") for a, v in zip(AXES, wall.plane.centre, strict=True)}
+    return row
+
+
+def _largest(covariance: np.ndarray) -> float:
+    """Largest standard deviation of a vector in any direction; NaN where the covariance is not known."""
+    return math.sqrt(max(0.0, float(np.linalg.eigvalsh(covariance)[-1]))) if np.isfinite(covariance).all() else math.nan
+
+
+def _angle_std(plane: Plane, vector: np.ndarray) -> float:
+    """Standard deviation of the angle between the normal and a direction that is known."""
+    along = vector - (vector @ plane.normal) * plane.normal
+    length = float(np.linalg.norm(along))
+    covariance = plane.normal_covariance()
+    return _largest(covariance) if length < 1e-9 else math.sqrt(float(along @ covariance @ along)) / length
+
+
+def _junction_table(met: list[Meeting], reach: float) -> dict[str, xr.DataArray]:
+    """The pairs of walls that meet."""
+    number = numbered(met, reach)
+    members = {n: len({w for m, k in zip(met, number, strict=True) if k == n for w in (m.a, m.b)}) for n in number}
+    columns: dict[str, tuple[list[Any], str, str]] = {
+        "junction_line": ([float(n) for n in number], "1", "number of the line of the junction; that of a triple junction stands thrice"),
+        "boundaries_meeting": ([float(members[n]) for n in number], "1", "boundaries that meet in this line"),
+        "boundary_a": ([float(m.a + 1) for m in met], "1", "one boundary"),
+        "boundary_b": ([float(m.b + 1) for m in met], "1", "the other boundary"),
+        "junction_angle": ([math.degrees(m.angle) for m in met], "deg", "angle between the two boundaries where they meet"),
+        "junction_angle_std": ([math.degrees(m.angle_std) for m in met], "deg", "standard deviation of junction_angle"),
+        "goes_through": ([float(m.through) for m in met], "1", "whether one of them goes on beyond the line"),
+        "junction_length": ([m.length for m in met], "um", "length over which both reach the line"),
+    }  # fmt: skip
+    for i, a in enumerate(AXES):
+        columns[f"junction_{a}"] = [float(m.direction[i]) for m in met], "1", f"direction of the line along laboratory {a}"
+        columns[f"junction_place_{a}"] = [float(m.place[i]) for m in met], "um", f"a point of the line, laboratory {a}"
+    return {n: variable(np.array(v, float), unit, text, ("junction",)) for n, (v, unit, text) in columns.items()}
+
+
+def _flag(values: np.ndarray) -> xr.DataArray:
+    attributes = {
+        "long_name": "why a boundary is doubtful (0 = good)",
+        "flag_masks": np.array(sorted(FLAGS), np.int32),
+        "flag_meanings": " ".join(FLAGS[b] for b in sorted(FLAGS)),
+    }
+    return xr.DataArray(values.astype(np.int32), dims=("boundary",), attrs=attributes)
