@@ -180,12 +180,15 @@ def _phase(k: np.ndarray, inside: np.ndarray, weight: np.ndarray) -> float:
 
 
 def _spaced(number: np.ndarray, place: np.ndarray) -> tuple[float, float, float]:
-    """Spacing of the lines, phase in spacings, and standard deviation of the spacing from the scatter of their places."""
+    """Spacing of the lines, phase in spacings, and standard deviation of the spacing from the scatter of their places.
+
+    The factor f / (f - 2) of f degrees of freedom is that of `errors.grouped_covariance`.
+    """
     n = number - number.mean()
     spacing = float(n @ place / (n @ n))
     start = float(place.mean() - spacing * number.mean())
     free = len(number) - 2
-    std = float(np.sqrt(np.sum((place - start - spacing * number) ** 2) / free / (n @ n))) if free > 0 else math.nan
+    std = float(np.sqrt(np.sum((place - start - spacing * number) ** 2) / (free - 2) / (n @ n))) if free > 2 else math.nan
     return spacing, start / spacing, std
 
 

@@ -25,6 +25,7 @@ SURE = 0.95  # probability of a Burgers vector below which it is in doubt
 FAR = 3.0  # tolerances between normal and Burgers vector from which on the wall is no tilt wall
 INDEPENDENT = 0.1  # of the thinned points, at least, that are independent: spots of lines in the layer are long
 AXES = "xyz"
+Row = dict[str, tuple[Any, str, str]]  # value, unit and meaning of each column
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def dataset_of(cloud: Cloud, heights: np.ndarray, crystal: Crystal, seed: int, d
     heights: z of each layer, um.  dim: Name of the dimension of layers.
     """
     walls, label = walls_of(cloud, seed)
-    columns, flag = _columns(walls, crystal)
+    columns, flag, chances = _columns(walls, crystal)
     reach = [1.5 * w.lines.spacing if math.isfinite(w.lines.spacing) else 0.1 * math.sqrt(w.area) for w in walls]
     met = meetings([w.plane for w in walls], [w.place for w in walls], reach)
     volume = np.zeros(cloud.shape, np.int8)
@@ -105,6 +106,7 @@ def dataset_of(cloud: Cloud, heights: np.ndarray, crystal: Crystal, seed: int, d
     light[tuple(cloud.voxel.T)] = cloud.weight
     over = (dim, "row", "column")
     found = {n: variable(v, unit, text, ("boundary",)) for n, (v, unit, text) in columns.items()}
+    found["candidate_probability"] = variable(chances, "1", "probability of each Burgers vector", ("boundary", "candidate"))
     found |= _junction_table(met, max(reach, default=0.0))
     found["label"] = variable(volume, "1", "number of the boundary of each bright voxel (0: none, or not bright)", over)
     found["light"] = variable(light, "count", "light of bright voxels above the background", over)
@@ -112,6 +114,7 @@ def dataset_of(cloud: Cloud, heights: np.ndarray, crystal: Crystal, seed: int, d
     coords = {
         "boundary": ("boundary", np.arange(1, len(walls) + 1), {"long_name": "number of the boundary, largest first"}),
         "junction": ("junction", np.arange(1, len(met) + 1), {"long_name": "number of the pair of boundaries that meet"}),
+        "candidate": ("candidate", [one.name for one in crystal.among], {"long_name": "Burgers vectors, in lattice parameters"}),
         dim: (dim, heights, {"units": "um", "long_name": "height of the layer"}),
     }
     result = xr.Dataset(found, coords=coords)
@@ -134,25 +137,25 @@ def _doubts(walls: list[Wall], crystal: Crystal) -> list[str]:
     return said
 
 
-def _columns(walls: list[Wall], crystal: Crystal) -> tuple[dict[str, tuple[np.ndarray, str, str]], np.ndarray]:
-    """The columns of the table of walls, what one reads first in front, and the flags."""
-    rows: list[dict[str, tuple[Any, str, str]]] = []
-    flags = np.zeros(len(walls), np.int32)
+def _columns(walls: list[Wall], crystal: Crystal) -> tuple[dict[str, tuple[np.ndarray, str, str]], np.ndarray, np.ndarray]:
+    """The columns of the table of walls, what one reads first in front; the flags; probabilities (boundary, candidate)."""
+    rows: list[Row] = []
+    flags, chances = np.zeros(len(walls), np.int32), np.zeros((len(walls), len(crystal.among)))
     for k, wall in enumerate(walls):
         has_lines, even = wall.lines.probability >= CERTAIN, wall.lines.even >= EVEN
         theta = crystal.misorientation[k] if k < len(crystal.misorientation) else math.nan
-        row, bits = _frank(wall, crystal, theta, even)
+        row, last, bits, chances[k] = _frank(wall, crystal, theta, even)
         flags[k] = bits | 1 * (not has_lines) | 2 * (has_lines and not even)
         flags[k] |= 32 * bool(np.isnan(wall.plane.covariance).any() or (has_lines and math.isnan(wall.lines.angle_std)))
-        rows.append(_measured(wall, even) | row | _vectors(wall, crystal.rotation))
+        rows.append(_measured(wall, even) | row | _vectors(wall, crystal.rotation) | last)
     if not rows:
-        return {"area": (np.zeros(0), "um^2", "area of the boundary in the volume")}, flags
+        return {"area": (np.zeros(0), "um^2", "area of the boundary in the volume")}, flags, chances
     names = {n: row[n][1:] for row in rows for n in row}
     table = {n: (np.array([row[n][0] for row in rows]), *about) for n, about in names.items()}
-    return table, flags
+    return table, flags, chances
 
 
-def _measured(wall: Wall, even: bool) -> dict[str, tuple[Any, str, str]]:
+def _measured(wall: Wall, even: bool) -> Row:
     """Size, spacing and confidence of a wall."""
     lines = wall.lines
     spacing, std = (lines.spacing, lines.spacing_std) if even else (math.nan, math.nan)
@@ -160,16 +163,14 @@ def _measured(wall: Wall, even: bool) -> dict[str, tuple[Any, str, str]]:
         "area": (wall.area, "um^2", "area of the boundary in the volume"),
         "spacing": (spacing, "um", "spacing of the dislocations"),
         "spacing_std": (std, "um", "standard deviation of spacing"),
-        "lines": (float(lines.lines), "1", "dislocations seen"),
-        "lines_probability": (lines.probability, "1", "probability that the boundary is made of parallel lines"),
-        "even_probability": (lines.even, "1", "probability that the lines are evenly spaced"),
-    }  # fmt: skip
+        "lines": (lines.lines, "1", "dislocations seen"),
+    }
 
 
-def _frank(wall: Wall, crystal: Crystal, theta: float, even: bool) -> tuple[dict[str, tuple[Any, str, str]], int]:
-    """Burgers vector, misorientation and the probabilities of a wall, by Frank's rule; and the flags that they raise."""
+def _frank(wall: Wall, crystal: Crystal, theta: float, even: bool) -> tuple[Row, Row, int, np.ndarray]:
+    """Burgers vector and misorientation of a wall by Frank's rule: columns for the front and the end, flags, probabilities."""
     nan, length, length_std = math.nan, math.nan, math.nan
-    number, best, probability, angle, std = 0, np.full(3, nan), nan, nan, nan
+    name, best, probability, angle, std = "", np.full(3, nan), nan, nan, nan
     chances, bits, turn, turn_std = np.full(len(crystal.among), nan), 0, theta, nan
     angstrom = 1e4 * wall.lines.spacing if even else nan
     if even and math.isfinite(theta):
@@ -184,36 +185,39 @@ def _frank(wall: Wall, crystal: Crystal, theta: float, even: bool) -> tuple[dict
         )  # fmt: skip
         number = int(chances.argmax())
         one, probability, angle = crystal.among[number], float(chances[number]), float(angles[number])
-        best = one.burgers * (np.sign(one.burgers @ normal) or 1.0)
+        name, best = one.name, one.burgers
         std = _angle_std(wall.plane, crystal.rotation @ best)
         bits |= 8 * (angle > FAR * crystal.tolerance) | 16 * (probability < SURE)
         if not math.isfinite(theta) and even:
             turn = one.length * crystal.lattice / angstrom
             turn_std = turn * wall.lines.spacing_std / wall.lines.spacing
-    row: dict[str, tuple[Any, str, str]] = {
+    row: Row = {
         "misorientation": (math.degrees(turn), "deg", "misorientation across the boundary" + _from(theta)),
         "misorientation_std": (math.degrees(turn_std), "deg", "standard deviation of misorientation"),
-        "burgers_number": (number + 1 if crystal.rotation is not None else 0, "1", "number of the Burgers vector among the candidates"),
+        "burgers": (name, "1", "most probable Burgers vector, in lattice parameters"),
         "burgers_probability": (probability, "1", "probability of this Burgers vector among those of the structure"),
         "burgers_angle": (math.degrees(angle), "deg", "angle between Burgers vector and normal; 0 in a tilt wall"),
         "burgers_angle_std": (math.degrees(std), "deg", "standard deviation of burgers_angle"),
+    }  # fmt: skip
+    last: Row = {
         "burgers_length": (length / 10, "nm", "misorientation times spacing, the length of the Burgers vector by Frank's rule"),
         "burgers_length_std": (length_std / 10, "nm", "standard deviation of burgers_length"),
-    }  # fmt: skip
-    row |= {f"burgers_{a}": (float(v), "1", f"Burgers vector along crystal {a}, in lattice parameters") for a, v in zip(AXES, best, strict=True)}
-    row |= {f"probability_{n}": (float(p), "1", f"probability of {one.name}") for n, (p, one) in enumerate(zip(chances, crystal.among, strict=True), 1)}
-    return row, bits
+    }
+    last |= {f"burgers_{a}": (float(v), "1", f"Burgers vector along crystal {a}, in lattice parameters") for a, v in zip(AXES, best, strict=True)}
+    return row, last, bits, chances
 
 
 def _from(theta: float) -> str:
     return ", as given" if math.isfinite(theta) else ", |b| / spacing of the most probable Burgers vector"
 
 
-def _vectors(wall: Wall, rotation: np.ndarray | None) -> dict[str, tuple[Any, str, str]]:
+def _vectors(wall: Wall, rotation: np.ndarray | None) -> Row:
     """Normal, line and a point of the plane by components, with their errors, in the laboratory and in the crystal."""
-    row: dict[str, tuple[Any, str, str]] = {
+    row: Row = {
         "normal_error": (math.degrees(_largest(wall.plane.normal_covariance())), "deg", "standard deviation of the normal where it is largest"),
         "line_error": (math.degrees(wall.lines.angle_std), "deg", "standard deviation of the line direction in the wall"),
+        "lines_probability": (wall.lines.probability, "1", "probability that the boundary is made of parallel lines"),
+        "even_probability": (wall.lines.even, "1", "probability that the lines are evenly spaced"),
         "scatter": (wall.plane.scatter, "um", "standard deviation of the bright points about the plane"),
     }  # fmt: skip
     frames = [("", np.eye(3), "laboratory")] + ([] if rotation is None else [("crystal_", rotation, "crystal")])
@@ -248,19 +252,19 @@ def _junction_table(met: list[Meeting], reach: float) -> dict[str, xr.DataArray]
     number = numbered(met, reach)
     members = {n: len({w for m, k in zip(met, number, strict=True) if k == n for w in (m.a, m.b)}) for n in number}
     columns: dict[str, tuple[list[Any], str, str]] = {
-        "junction_line": ([float(n) for n in number], "1", "number of the line of the junction; that of a triple junction stands thrice"),
-        "boundaries_meeting": ([float(members[n]) for n in number], "1", "boundaries that meet in this line"),
-        "boundary_a": ([float(m.a + 1) for m in met], "1", "one boundary"),
-        "boundary_b": ([float(m.b + 1) for m in met], "1", "the other boundary"),
+        "junction_line": (number, "1", "number of the line of the junction; that of a triple junction stands thrice"),
+        "boundaries_meeting": ([members[n] for n in number], "1", "boundaries that meet in this line"),
+        "boundary_a": ([m.a + 1 for m in met], "1", "one boundary"),
+        "boundary_b": ([m.b + 1 for m in met], "1", "the other boundary"),
         "junction_angle": ([math.degrees(m.angle) for m in met], "deg", "angle between the two boundaries where they meet"),
         "junction_angle_std": ([math.degrees(m.angle_std) for m in met], "deg", "standard deviation of junction_angle"),
-        "goes_through": ([float(m.through) for m in met], "1", "whether one of them goes on beyond the line"),
+        "goes_through": ([int(m.through) for m in met], "1", "whether one of them goes on beyond the line"),
         "junction_length": ([m.length for m in met], "um", "length over which both reach the line"),
     }  # fmt: skip
     for i, a in enumerate(AXES):
         columns[f"junction_{a}"] = [float(m.direction[i]) for m in met], "1", f"direction of the line along laboratory {a}"
         columns[f"junction_place_{a}"] = [float(m.place[i]) for m in met], "um", f"a point of the line, laboratory {a}"
-    return {n: variable(np.array(v, float), unit, text, ("junction",)) for n, (v, unit, text) in columns.items()}
+    return {n: variable(np.array(v), unit, text, ("junction",)) for n, (v, unit, text) in columns.items()}
 
 
 def _flag(values: np.ndarray) -> xr.DataArray:

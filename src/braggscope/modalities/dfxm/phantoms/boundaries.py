@@ -32,7 +32,7 @@ from .drawing import CAMERA
 
 LATTICE_A = 4.0495  # angstrom, aluminium
 JUNCTION, ZERO = np.array([1.0, 1.0, 1.0]), np.array([-1.0, -1.0, 2.0])  # about which the walls turn, and from where; crystal axes
-HALF_PLANES_DEG = (30.0, 30.0, 300.0)  # of the walls about the junction; the first two open by `triple_deg` about theirs
+HALF_PLANES_DEG = (30.0, 30.0, 303.0)  # of the walls about the junction; the first two open by `triple_deg` about theirs
 LINES_DEG = (22.0, -18.0, 66.0)  # of the dislocations in each wall, from the junction line
 STEP_UM = 0.1  # along a dislocation, of the points that emit
 WANDERING_UM = 2.0  # standard deviation of the filter that makes the wandering of a line smooth
