@@ -24,6 +24,7 @@ FLAGS = {
 SURE = 0.95  # probability of a Burgers vector below which it is in doubt
 FAR = 3.0  # tolerances between normal and Burgers vector from which on the wall is no tilt wall
 INDEPENDENT = 0.1  # of the thinned points, at least, that are independent: spots of lines in the layer are long
+SPARSE = 0.15  # of the light of the median tile of a wall below which a tile is not of the wall
 AXES = "xyz"
 Row = dict[str, tuple[Any, str, str]]  # value, unit and meaning of each column
 
@@ -76,15 +77,38 @@ def walls_of(cloud: Cloud, seed: int) -> tuple[list[Wall], np.ndarray]:
     planes = find_planes(place, even, (cloud.blur, math.hypot(cloud.blur, cloud.size[2] / math.sqrt(12))), box, share, seed)
     label, alone = assigned(planes, cloud.place)
     weight = np.minimum(cloud.weight, np.median(cloud.weight))
-    walls = [_wall(p, cloud, weight, label == k, (label == k) & alone) for k, p in enumerate(planes)]
+    walls = []
+    for k, plane in enumerate(planes):
+        lines, mine = _seen(plane, cloud, weight, label == k)
+        label[(label == k) & ~mine] = -1
+        walls.append(_wall(plane, lines, cloud, weight, mine, mine & alone))
     order = sorted(range(len(walls)), key=lambda k: -walls[k].area)
     number = np.append(np.argsort(order), -1).astype(int)  # the last is that of no wall
     return [walls[k] for k in order], number[label]
 
 
-def _wall(plane: Plane, cloud: Cloud, weight: np.ndarray, mine: np.ndarray, alone: np.ndarray) -> Wall:
-    """A plane measured on its points: lines, then normal and errors, with the lines as what errs together."""
-    lines = find_lines(plane, cloud.place[mine], weight[mine], cloud.blur, float(cloud.size[2]))
+def _seen(plane: Plane, cloud: Cloud, weight: np.ndarray, mine: np.ndarray) -> tuple[Lines, np.ndarray]:
+    """The lines in a plane, and which of its points belong to the wall: the plane goes on beyond it, through spots of other things.
+
+    The wall is where tiles of 1.5 spacings of the lines (or of an eighth of the wall) hold SPARSE of the light of the median tile.
+    """
+    lines = Lines()
+    for _ in range(2):  # the lines are seen better without the points beyond the wall
+        inside = plane.inside(cloud.place[mine])
+        lines = find_lines(plane, cloud.place[mine], weight[mine], cloud.blur, float(cloud.size[2]))
+        has_lines = lines.probability >= CERTAIN
+        side = max(1.5 * lines.spacing if has_lines else float(np.sqrt(np.prod(np.ptp(inside, axis=0)))) / 8, float(cloud.size.max()))
+        _, tile = np.unique(np.floor(inside / side), axis=0, return_inverse=True)
+        light = np.bincount(np.ravel(tile), weight[mine])
+        middle = np.median(np.repeat(light, np.bincount(np.ravel(tile))))  # the tile of the median point
+        kept = mine.copy()
+        kept[mine] = light[np.ravel(tile)] > SPARSE * middle
+        mine = kept
+    return lines, mine
+
+
+def _wall(plane: Plane, lines: Lines, cloud: Cloud, weight: np.ndarray, mine: np.ndarray, alone: np.ndarray) -> Wall:
+    """A plane measured on its points, those that no other plane could have, with the lines as what errs together."""
     groups = lines.groups(plane.inside(cloud.place[alone]))
     better = fitted(cloud.place[alone], weight[alone], groups, plane.scatter)
     area = float(ConvexHull(plane.inside(cloud.place[mine])).volume)
