@@ -34,7 +34,10 @@ def vector(found: xr.Dataset, name: str, at: int) -> tuple[np.ndarray, np.ndarra
 
 def compare(source: Simulation, found: xr.Dataset) -> dict[str, list[float]]:
     """Deviations of one volume; those of vectors along axes in units of their errors too."""
-    truth, result = source.truth, {n: list[float]() for n in ("normal", "normal z", "line", "line z", "spacing z", "burgers", "sure")}
+    truth, result = (
+        source.truth,
+        {n: list[float]() for n in ("normal", "normal z", "line", "line z", "spacing z", "burgers", "sure")},
+    )
     normals = [vector(found, "normal", k)[0] for k in range(found.sizes["boundary"])]
     match = [int(np.argmax([abs(n @ t) for t in truth["normal"].values])) for n in normals]
     for k, t in enumerate(match):
@@ -84,7 +87,11 @@ def main() -> None:
     row("line direction, deg: root mean square, worst", "1", f"{rms(np.array(every['line'])):.3f}, {max(every['line']):.3f}")
     row("Burgers vector right", "all", f"{int(sum(every['burgers']))} of {len(every['burgers'])}")
     row("least probability of a Burgers vector", "", f"{min(every['sure']):.4f}")
-    row("angle at the junction, deg: root mean square, worst", "1", f"{rms(np.array(every['angle'])):.3f}, {max(every['angle']):.3f}")
+    row(
+        "angle at the junction, deg: root mean square, worst",
+        "1",
+        f"{rms(np.array(every['angle'])):.3f}, {max(every['angle']):.3f}",
+    )
     row("direction of the junction, deg: root mean square", "", f"{rms(np.array(every['junction'])):.3f}")
     row("seen as one triple junction", "all", f"{int(sum(every['triple']))} of {given.seeds}")
     for name, target in (("normal z", "1"), ("line z", "1"), ("spacing z", "1"), ("angle z", "1")):

@@ -28,6 +28,7 @@ MODALITY = Modality(
         **{name: f"{_HERE}.views.orientation:{name}" for name in ("orientation", "misorientation", "layers")},
         "domains": f"{_HERE}.views.domains:domains",
         "strain": f"{_HERE}.views.strain:strain",
+        "boundaries": f"{_HERE}.views.boundaries:boundaries",
         "components": f"{_HERE}.views.components:separated",
         "component_count": f"{_HERE}.views.components:scree",
         "beams": f"{_HERE}.views.gram_schmidt:beams",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,9 @@ from braggscope.core.scan import Scan
 
 from ..geometry import DfxmGeometry
 
+if TYPE_CHECKING:
+    from ..boundaries.table import Crystal
+
 UM = {"um": 1.0, "µm": 1.0, "micrometer": 1.0, "microns": 1.0, "mm": 1e3, "nm": 1e-3, "m": 1e6}
 Nine = tuple[float, float, float, float, float, float, float, float, float]
 
@@ -29,7 +32,8 @@ def boundaries(
     scan: Scan,
     *,
     orientation: Annotated[
-        Nine | None, Says("rotation from the crystal to the laboratory (x along the beam, z up), 9 numbers by rows; U or cubic UB")
+        Nine | None,
+        Says("rotation from crystal to laboratory (x along the beam, z up), 9 numbers by rows; U or cubic UB"),
     ] = None,
     euler_deg: Annotated[tuple[float, float, float] | None, Says("the same as Euler angles (Bunge)", unit="deg")] = None,
     structure: Annotated[str, Says("whose Burgers vectors are candidates", choices=("fcc", "bcc", "hcp"))] = "fcc",
@@ -66,7 +70,7 @@ def boundaries(
 def crystal_of(
     orientation: Nine | None, euler_deg: tuple[float, float, float] | None, structure: str, lattice: float | None,
     c_over_a: float | None, misorientation: tuple[float, ...], tolerance: float,
-):  # type: ignore[no-untyped-def] # fmt: skip
+) -> Crystal:  # fmt: skip
     """What the options say of the crystal. Raises InputError where they cannot be."""
     from ..boundaries.burgers import candidates, crystal_orientation
     from ..boundaries.table import Crystal

@@ -1,4 +1,4 @@
-"""Dislocation boundaries from a volume of weak-beam maps: gram_schmidt maps of rocking scans, registered and stacked by volume."""
+"""Dislocation boundaries of a volume of weak-beam maps: gram_schmidt maps of rocking scans, registered and stacked by volume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def boundaries_of_volume(
     *,
     quantity: Annotated[str, Says("which is high on dislocations")] = "weak",
     orientation: Annotated[
-        Nine | None, Says("rotation from the crystal to the laboratory (x along the beam, z up), 9 numbers by rows; U or cubic UB")
+        Nine | None,
+        Says("rotation from crystal to laboratory (x along the beam, z up), 9 numbers by rows; U or cubic UB"),
     ] = None,
     euler_deg: Annotated[tuple[float, float, float] | None, Says("the same as Euler angles (Bunge)", unit="deg")] = None,
     structure: Annotated[str, Says("whose Burgers vectors are candidates", choices=("fcc", "bcc", "hcp"))] = "fcc",
@@ -45,7 +46,9 @@ def boundaries_of_volume(
     check_threshold(threshold)
     if quantity not in volume or volume[quantity].dims != ("layer", "row", "column"):
         over = ", ".join(map(str, volume["flag"].dims))
-        raise InputError(f"boundaries-of-volume needs {quantity} over layer, row, column; this map is over {over}: make it with volume")
+        raise InputError(
+            f"boundaries-of-volume needs {quantity} over layer, row, column; this map is over {over}: make it with volume"
+        )
     images = volume[quantity].values
     known = spacing_um is None and "layer" in volume.coords and volume["layer"].attrs.get("units") == "um"
     if not known and spacing_um is None:

@@ -1,8 +1,8 @@
 """Burgers vectors of walls by Frank's rule.
 
-Frank's equation for one row of parallel dislocations, V x w = b (N . V) with N = n x t / d for every V in the wall (Hirth & Lothe
-1982, sec. 19-2), has one solution: the lattice turns about the lines, w = theta t, and b = theta d n: the Burgers vector lies along
-the normal of the wall. Measured are n, t and d; theta where it is given, else it follows from each candidate, theta = |b| / d.
+Frank's equation for one row of parallel dislocations, V x w = b (N . V) with N = n x t / d for every V in the wall (Hirth &
+Lothe 1982, sec. 19-2), has one solution: the lattice turns about the lines, w = theta t, and |b| = theta d along n: the Burgers
+vector lies along the normal of the wall. Measured are n, t and d; theta where it is given, else it follows from each candidate, theta = |b| / d.
 
 Candidates are the Burgers vectors of the structure. Their probability is that of the angle between b and n and of the angle
 between the lines and those of edge dislocations, b x m, over the slip planes m that hold b: each Gaussian, of the measured error
@@ -47,7 +47,9 @@ def candidates(structure: str, c_over_a: float | None = None) -> list[Candidate]
     grouped: dict[tuple[float, ...], list[SlipSystem]] = {}
     for one in systems:
         grouped.setdefault(tuple(np.round(one.burgers, 9)), []).append(one)
-    return [Candidate(_direction(s[0], structure), np.array(s[0].burgers), np.array([o.normal for o in s])) for s in grouped.values()]
+    return [
+        Candidate(_direction(s[0], structure), np.array(s[0].burgers), np.array([o.normal for o in s])) for s in grouped.values()
+    ]
 
 
 def crystal_orientation(values: tuple[float, ...]) -> np.ndarray:
@@ -61,7 +63,7 @@ def crystal_orientation(values: tuple[float, ...]) -> np.ndarray:
     if len(values) == 3 and np.isfinite(values).all():
         return np.asarray(Rotation.from_euler("ZXZ", values, degrees=True).as_matrix())
     if len(values) != 9 or not np.isfinite(values).all():
-        raise InputError(f"orientation must be 3 Euler angles in deg or the 9 numbers of a matrix by rows, got {len(values)} numbers")
+        raise InputError(f"orientation must be 3 Euler angles or the 9 finite numbers of a matrix, got {len(values)} numbers")
     matrix = np.reshape(values, (3, 3))
     scale = np.cbrt(np.linalg.det(matrix))
     if not scale > 0 or np.abs((matrix / scale) @ (matrix / scale).T - np.eye(3)).max() > SKEW:

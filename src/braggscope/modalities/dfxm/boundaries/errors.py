@@ -1,7 +1,7 @@
 """Errors of a linear fit whose points come in groups that err together.
 
 The pixels of one dislocation share its wandering; pixels of different dislocations do not. Each group is left out in turn (the
-jackknife over clusters; Bell & McCaffrey 2002, Survey Methodology 28, 169), which needs no model of how the points of a group err.
+jackknife over clusters; Bell & McCaffrey 2002, Survey Methodology 28, 169), which needs no model of how its points err.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 def grouped_covariance(design: np.ndarray, residual: np.ndarray, weight: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Covariance of the parameters p of a weighted linear fit y = A p: (G - 1)/G sum_g (p_g - p)(p_g - p)^T, p_g without group g.
 
-    p_g - p = -(A^T W A - A_g^T W_g A_g)^-1 A_g^T W_g r_g. An estimate from G groups scatters; the factor (G - 1)/(G - 3) makes the
-    mean square of errors over stated errors 1 (Student's t of G - 1 degrees of freedom).
+    p_g - p = -(A^T W A - A_g^T W_g A_g)^-1 A_g^T W_g r_g. An estimate from G groups scatters; the factor (G - 1)/(G - 3) makes
+    the mean square of errors over stated errors 1 (Student's t of G - 1 degrees of freedom).
 
     design: A, shape (point, parameter).  residual: r, shape (point,).  group: Its number, shape (point,).
     Returns: Shape (parameter, parameter); NaN with fewer than four groups.

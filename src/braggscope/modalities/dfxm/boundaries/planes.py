@@ -1,11 +1,11 @@
 """Planes among points: how many, where, and how well known.
 
-One after the other by MSAC (Torr & Zisserman 2000, Comput. Vis. Image Underst. 78, 138): of the planes through three random points
-the one with the least sum of min(r^2, T^2) / s^2, T = 1.96 s, s the scatter that the blur and the layers give at that slope; it is
-refitted to its points, with a scatter of its own. It is kept while so many points in so thin a slab are no accident (a contrario;
-Moisan & Stival 2004, Int. J. Comput. Vis. 57, 201): NFA = C(n, 3) P(k or more of n) below NFA_MOST. Then all planes share the
-points anew, each point to the nearest, and two planes become one where the classification likelihood with the penalty of Schwarz
-(BIC) prefers it. The last fits are by total least squares; points that two planes could have had are left out of them.
+One after the other by MSAC (Torr & Zisserman 2000, Comput. Vis. Image Underst. 78, 138): of the planes through three random
+points the one with the least sum of min(r^2, T^2) / s^2, T = 1.96 s, s the scatter that the blur and the layers give at that
+slope; it is refitted to its points, with a scatter of its own. It is kept while so many points in so thin a slab are no accident
+(a contrario; Moisan & Stival 2004, Int. J. Comput. Vis. 57, 201): NFA = C(n, 3) P(k or more of n) below NFA_MOST. Then all planes
+share the points anew, each point to the nearest, and two planes become one where the classification likelihood with the penalty
+of Schwarz (BIC) prefers it. The fits are by total least squares; points that two planes could have had are left out of them.
 """
 
 from __future__ import annotations

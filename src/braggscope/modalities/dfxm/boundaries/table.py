@@ -88,16 +88,18 @@ def walls_of(cloud: Cloud, seed: int) -> tuple[list[Wall], np.ndarray]:
 
 
 def _seen(plane: Plane, cloud: Cloud, weight: np.ndarray, mine: np.ndarray) -> tuple[Lines, np.ndarray]:
-    """The lines in a plane, and which of its points belong to the wall: the plane goes on beyond it, through spots of other things.
+    """The lines in a plane, and which of its points are of the wall: the plane goes on beyond it, through spots of other things.
 
-    The wall is where tiles of 1.5 spacings of the lines (or of an eighth of the wall) hold SPARSE of the light of the median tile.
+    The wall is where tiles of 1.5 spacings of the lines (or of an eighth of the wall) hold SPARSE of the median tile's light.
     """
     lines = Lines()
     for _ in range(2):  # the lines are seen better without the points beyond the wall
         inside = plane.inside(cloud.place[mine])
         lines = find_lines(plane, cloud.place[mine], weight[mine], cloud.blur, float(cloud.size[2]))
         has_lines = lines.probability >= CERTAIN
-        side = max(1.5 * lines.spacing if has_lines else float(np.sqrt(np.prod(np.ptp(inside, axis=0)))) / 8, float(cloud.size.max()))
+        side = max(
+            1.5 * lines.spacing if has_lines else float(np.sqrt(np.prod(np.ptp(inside, axis=0)))) / 8, float(cloud.size.max())
+        )
         _, tile = np.unique(np.floor(inside / side), axis=0, return_inverse=True)
         light = np.bincount(np.ravel(tile), weight[mine])
         middle = np.median(np.repeat(light, np.bincount(np.ravel(tile))))  # the tile of the median point
@@ -227,7 +229,8 @@ def _frank(wall: Wall, crystal: Crystal, theta: float, even: bool) -> tuple[Row,
         "burgers_length": (length / 10, "nm", "misorientation times spacing, the length of the Burgers vector by Frank's rule"),
         "burgers_length_std": (length_std / 10, "nm", "standard deviation of burgers_length"),
     }
-    last |= {f"burgers_{a}": (float(v), "1", f"Burgers vector along crystal {a}, in lattice parameters") for a, v in zip(AXES, best, strict=True)}
+    for a, v in zip(AXES, best, strict=True):
+        last[f"burgers_{a}"] = float(v), "1", f"Burgers vector along crystal {a}, in lattice parameters"
     return row, last, bits, chances
 
 
@@ -237,8 +240,9 @@ def _from(theta: float) -> str:
 
 def _vectors(wall: Wall, rotation: np.ndarray | None) -> Row:
     """Normal, line and a point of the plane by components, with their errors, in the laboratory and in the crystal."""
+    worst = _largest(wall.plane.normal_covariance())
     row: Row = {
-        "normal_error": (math.degrees(_largest(wall.plane.normal_covariance())), "deg", "standard deviation of the normal where it is largest"),
+        "normal_error": (math.degrees(worst), "deg", "standard deviation of the normal where it is largest"),
         "line_error": (math.degrees(wall.lines.angle_std), "deg", "standard deviation of the line direction in the wall"),
         "lines_probability": (wall.lines.probability, "1", "probability that the boundary is made of parallel lines"),
         "even_probability": (wall.lines.even, "1", "probability that the lines are evenly spaced"),
@@ -254,7 +258,8 @@ def _vectors(wall: Wall, rotation: np.ndarray | None) -> Row:
             for a, v, s in zip(AXES, turned, spread, strict=True):
                 row[f"{name}_{prefix}{a}"] = float(v), "1", f"{what} along {frame} {a}"
                 row[f"{name}_{prefix}{a}_std"] = float(s), "1", f"standard deviation of {name}_{prefix}{a}"
-    row |= {f"centre_{a}": (float(v), "um", f"middle of its points along laboratory {a}") for a, v in zip(AXES, wall.plane.centre, strict=True)}
+    for a, v in zip(AXES, wall.plane.centre, strict=True):
+        row[f"centre_{a}"] = float(v), "um", f"middle of its points along laboratory {a}"
     return row
 
 

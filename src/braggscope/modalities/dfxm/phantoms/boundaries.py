@@ -1,7 +1,7 @@
 """Weak-beam volume of dislocation boundaries that meet in a triple junction, for simulation.
 
-Three walls end at one common line. Each is a row of parallel dislocations of aluminium: its normal lies some degrees off the Burgers
-vector that it is nearest to, as in a tilt wall (Frank's rule, b = theta d), and its lines some degrees off an edge dislocation's.
+Three walls end at one common line. Each is a row of parallel dislocations of aluminium: its normal lies some degrees off the
+Burgers vector that it is nearest to, as in a tilt wall (Frank's rule), and its lines some degrees off those of edge dislocations.
 Every dislocation emits weak-beam light along its line, more in some places than in others; it wanders about its straight line by
 `roughness_um` and its place in the row by `jitter` spacings. A layer is the light within a Gaussian sheet, seen by the objective
 with a Gaussian blur. Light of the strong beam lies under it and varies over the frame and from layer to layer; bright spots that
@@ -31,7 +31,10 @@ from ..geometry import DfxmGeometry, id03
 from .drawing import CAMERA
 
 LATTICE_A = 4.0495  # angstrom, aluminium
-JUNCTION, ZERO = np.array([1.0, 1.0, 1.0]), np.array([-1.0, -1.0, 2.0])  # about which the walls turn, and from where; crystal axes
+JUNCTION, ZERO = (
+    np.array([1.0, 1.0, 1.0]),
+    np.array([-1.0, -1.0, 2.0]),
+)  # about which the walls turn, and from where; crystal axes
 HALF_PLANES_DEG = (30.0, 30.0, 303.0)  # of the walls about the junction; the first two open by `triple_deg` about theirs
 LINES_DEG = (22.0, -18.0, 66.0)  # of the dislocations in each wall, from the junction line
 STEP_UM = 0.1  # along a dislocation, of the points that emit
@@ -157,7 +160,9 @@ def _emission(
         rows = np.arange(-count, count + 1) + random.uniform() + random.normal(0, jitter, 2 * count + 1)
         for at in rows * wall.spacing:
             wander = [roughness * _wave(random, len(s)) for _ in range(2)]
-            points = size / 2 + at * across + s[:, None] * wall.line + np.outer(wander[0], wall.normal) + np.outer(wander[1], across)
+            points = (
+                size / 2 + at * across + s[:, None] * wall.line + np.outer(wander[0], wall.normal) + np.outer(wander[1], across)
+            )
             bright = random.uniform(0.7, 1.3) * np.exp(0.35 * _wave(random, len(s)))
             inside = ((points > -1) & (points < size + 1)).all(axis=1) & ((points - size / 2) @ wall.away > 0)
             places.append(points[inside])
