@@ -2,7 +2,8 @@
 
 Frank's equation for one row of parallel dislocations, V x w = b (N . V) with N = n x t / d for every V in the wall (Hirth &
 Lothe 1982, sec. 19-2), has one solution: the lattice turns about the lines, w = theta t, and |b| = theta d along n: the Burgers
-vector lies along the normal of the wall. Measured are n, t and d; theta where it is given, else it follows from each candidate, theta = |b| / d.
+vector lies along the normal of the wall. Measured are n, t and d; theta where it is given, else it follows from each candidate,
+theta = |b| / d.
 
 Candidates are the Burgers vectors of the structure. Their probability is that of the angle between b and n and of the angle
 between the lines and those of edge dislocations, b x m, over the slip planes m that hold b: each Gaussian, of the measured error

@@ -99,9 +99,8 @@ def numbered(found: list[Meeting], reach: float) -> list[int]:
     """Number of the junction of each pair, from 1 on: pairs whose lines are one belong together."""
     number: list[int] = []
     for n, one in enumerate(found):
-        same = [
-            number[m] for m, other in enumerate(found[:n]) if {one.a, one.b} & {other.a, other.b} and _one_line(one, other, reach)
-        ]
+        beside = [(k, other) for k, other in zip(number, found[:n], strict=True) if {one.a, one.b} & {other.a, other.b}]
+        same = [k for k, other in beside if _one_line(one, other, reach)]
         number.append(same[0] if same else max(number, default=0) + 1)
     return number
 
@@ -109,10 +108,8 @@ def numbered(found: list[Meeting], reach: float) -> list[int]:
 def _one_line(one: Meeting, other: Meeting, reach: float) -> bool:
     """Whether the lines of two pairs are the same: within `reach` over the length that they share."""
     cross = float(np.linalg.norm(np.cross(one.direction, other.direction)))
-    limit = max(
-        math.radians(SAME_DEG),
-        SIGMAS * math.hypot(*(np.nan_to_num(m.angle_std) / max(math.sin(m.angle), 0.05) for m in (one, other))),
-    )
+    errors = [float(np.nan_to_num(m.angle_std)) / max(math.sin(m.angle), PARALLEL) for m in (one, other)]
+    limit = max(math.radians(SAME_DEG), SIGMAS * math.hypot(*errors))
     apart = other.place - one.place
     apart = apart - (apart @ one.direction) * one.direction
     return math.asin(min(1.0, cross)) < limit and float(np.linalg.norm(apart)) < reach

@@ -68,12 +68,11 @@ def _draw(pv: Any, plotter: Any, dataset: xr.Dataset, walls: list[Drawn]) -> Non
         plotter.add_mesh(_polygon(pv, wall), color=colour, opacity=0.25)
         if len(wall.lines):
             plotter.add_mesh(_segments(pv, wall.lines), color=colour, line_width=3)
-        corner = wall.outline[
-            np.argmax((wall.outline - box.mean(axis=0)) @ [0, 0, 1] + np.linalg.norm(wall.outline - box.mean(axis=0), axis=1))
-        ]
+        away = wall.outline - box.mean(axis=0)
+        corner = wall.outline[np.argmax(away[:, 2] + np.linalg.norm(away, axis=1))]  # high, and far from the others
         text = f"{wall.number}: {caption(dataset, wall.number)}"
-        plotter.add_point_labels(corner[None] + [0, 0, 2], [text], font_size=26, text_color=colour, font_family="times", shape=None,
-                                 show_points=False, always_visible=True)  # fmt: skip
+        plotter.add_point_labels(corner[None] + [0, 0, 2], [text], font_size=26, text_color=colour, font_family="times",
+                                 shape=None, show_points=False, always_visible=True)  # fmt: skip
     if len(ends := junction_lines(dataset)):
         plotter.add_mesh(_segments(pv, ends), color="black", line_width=7)
     bounds, labels = _ticks(box)

@@ -78,7 +78,8 @@ def _legend(figure: Any, dataset: xr.Dataset, walls: list[Drawn]) -> None:
         a, b, angle, std = (dataset[n].values[j] for n in ("boundary_a", "boundary_b", "junction_angle", "junction_angle_std"))
         lines.append((f"angle {int(a)}-{int(b)}: {angle:.2f} ± {std:.2f}°", "black"))
     marks = [
-        figure.axes[0].plot([], [], "" if c == "black" else "s", ms=5, color=c, label=text, ls="none")[0] for text, c in lines
+        figure.axes[0].plot([], [], marker="" if c == "black" else "s", ms=5, color=c, label=text, ls="none")[0]
+        for text, c in lines
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
