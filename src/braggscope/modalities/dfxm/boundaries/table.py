@@ -144,6 +144,8 @@ def dataset_of(cloud: Cloud, heights: np.ndarray, crystal: Crystal, seed: int, d
         dim: (dim, heights, {"units": "um", "long_name": "height of the layer"}),
     }
     result = xr.Dataset(found, coords=coords)
+    for name in ("label", "light"):  # nearly all of it is empty
+        result[name].encoding = {"zlib": True, "complevel": 2}
     result.attrs = {
         "boundaries": len(walls), "spots": int(cloud.spot.max()) + 1, "in_no_boundary": float((label < 0).mean()),
         "blur_um": cloud.blur, "layer_spacing_um": float(cloud.size[2]), "pixel_row_um": float(cloud.size[0]),
