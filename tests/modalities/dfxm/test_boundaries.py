@@ -25,6 +25,8 @@ from braggscope.modalities.dfxm.phantoms.boundaries import boundaries as phantom
 from braggscope.modalities.dfxm.views.boundaries import boundaries as picture
 
 AL = 4.0495
+LAYERS = 26
+SIGMA = np.array([0.3, 0.3, 0.4])
 CENTRE = np.array([25.0, 30.0, 20.0])
 BOX = np.array([50.0, 60.0, 40.0])
 
@@ -32,8 +34,8 @@ BOX = np.array([50.0, 60.0, 40.0])
 @pytest.fixture(scope="module")
 def source():
     """The phantom with its frames drawn once."""
-    made = phantom(id03(), seed=3)
-    frames = made.frames(np.arange(40))
+    made = phantom(id03(), shape=(LAYERS,), seed=3)
+    frames = made.frames(np.arange(LAYERS))
     made.__dict__["frames"] = lambda index: frames[index]
     return made
 
@@ -100,7 +102,7 @@ def test_planes_lines_and_spacings_are_found_within_their_errors(source, found):
             true = source.truth[name].values[t]
             assert angle(vector(found, name, at), true) < min(limit, 5 * float(found[f"{name}_error"][at]))
         assert abs(found["spacing"][at] - source.truth["spacing"][t]) < 5 * found["spacing_std"][at]
-        assert found["spacing_std"][at] < 0.03 and found["normal_error"][at] < 0.3
+        assert found["spacing_std"][at] < 0.06 and found["normal_error"][at] < 0.3
 
 
 def test_burgers_vectors_and_misorientations_follow_by_franks_rule(source, found):
@@ -159,15 +161,11 @@ def test_the_truth_is_in_the_file_of_a_simulation(tmp_path):
     assert scan.cut(0, 10, 0, 20).truth is not None  # it is of the laboratory, not of pixels
 
 
-def test_a_motor_that_lifts_the_sample_turns_the_volume_over(source, found):
-    turned = boundaries(source, lifts=True, geometry=id03())
-    for at in range(3):
-        mirrored = vector(turned, "normal", at) * [1, 1, -1]
-        assert angle(mirrored, vector(found, "normal", at)) < 0.05
-
-
-def test_without_orientation_vectors_are_in_the_laboratory_only(source):
-    found = boundaries(source, geometry=id03(), misorientation=(0.004, 0.005))
+def test_without_orientation_vectors_are_in_the_laboratory_only(source, found):
+    upright = found
+    found = boundaries(source, geometry=id03(), misorientation=(0.004, 0.005), lifts=True)
+    for at in range(3):  # a motor that lifts the sample turns the volume over
+        assert angle(vector(found, "normal", at) * [1, 1, -1], vector(upright, "normal", at)) < 0.05
     assert (found["flag"] == 4).all() and "orientation" in found.attrs["caution"]
     assert np.isnan(found["burgers_probability"]).all() and np.isnan(found["misorientation"][2])
     assert np.isfinite(found["normal_x"]).all() and "normal_crystal_x" not in found
@@ -176,11 +174,11 @@ def test_without_orientation_vectors_are_in_the_laboratory_only(source):
 
 def test_a_volume_of_maps_gives_what_the_images_give(source, found):
     dims = ("layer", "row", "column")
-    images = source.frames(np.arange(40)).astype(float)
+    images = source.frames(np.arange(LAYERS)).astype(float)
     flag = {"flag_masks": np.array([1], np.int32), "flag_meanings": "bad", "long_name": "f"}
     volume = xr.Dataset(
         {"weak": (dims, images, {"units": "deg", "long_name": "w"}), "flag": (dims, np.zeros(images.shape, np.int32), flag)},
-        coords={"layer": ("layer", np.arange(40.0), {"units": "um"})},
+        coords={"layer": ("layer", np.arange(float(LAYERS)), {"units": "um"})},
         attrs={"pixel_row_um": found.attrs["pixel_row_um"], "pixel_column_um": found.attrs["pixel_column_um"]},
     )
     again = boundaries_of_volume(volume, orientation=tuple(source.truth["orientation"].values.ravel()), lattice=AL)
@@ -200,7 +198,7 @@ def test_as_many_planes_are_found_as_there_are(normals):
     random = np.random.default_rng(1)
     made = [points_on(plane_of(n), 1.2 + 0.3 * k, 3.5, random)[::9] for k, n in enumerate(normals)]
     place = np.vstack([*made, random.uniform(0, BOX, (400, 3))])
-    planes = find_planes(place, np.ones(len(place)), (0.3, 0.4), BOX, 0.25, 0)
+    planes = find_planes(place, np.ones(len(place)), SIGMA, BOX, 0.25, 0)
     assert len(planes) == len(normals)
     for n in normals:
         assert min(angle(p.normal, np.array(n)) for p in planes) < 0.4
@@ -210,7 +208,7 @@ def test_parallel_walls_are_two():
     random = np.random.default_rng(2)
     shifted = CENTRE + np.array([6.0, 0, 0])
     place = np.vstack([points_on(plane_of((1, 0.2, 0.1), c), 1.2, 3.5, random)[::9] for c in (CENTRE, shifted)])
-    planes = find_planes(place, np.ones(len(place)), (0.3, 0.4), BOX, 0.25, 0)
+    planes = find_planes(place, np.ones(len(place)), SIGMA, BOX, 0.25, 0)
     assert len(planes) == 2
     assert abs(planes[0].distance(planes[1].centre)) == pytest.approx(6 / math.sqrt(1.05), abs=0.1)
 
@@ -244,8 +242,8 @@ def test_a_wall_without_lines_is_flagged_and_has_no_spacing():
     random = np.random.default_rng(5)
     plane = plane_of((1, 0.2, 0.1))
     at = random.uniform(-40, 40, (1500, 2)) @ plane.axes[:2] + plane.centre
-    images = np.zeros((40, 100, 200))
-    for x, y, z in at[((at > 0.5) & (at < BOX - 0.5)).all(axis=1)]:
+    images = np.zeros((20, 100, 200))
+    for x, y, z in at[((at > 0.5) & (at < [49, 59, 19])).all(axis=1)]:
         images[int(z), int(x / 0.5) : int(x / 0.5) + 2, int(y / 0.3) : int(y / 0.3) + 2] += 50
     scan = stack(100 + images + random.normal(0, 1, images.shape))
     found = boundaries(scan, euler_deg=(0, 0, 0), geometry=id03().replace(pixel_um=10.8, two_theta_deg=36.87))
@@ -396,3 +394,39 @@ def test_one_wall_without_noise_or_outliers():
     assert found.sizes["boundary"] == 1 and found.sizes["junction"] == 0
     assert angle(vector(found, "normal", 0), made.truth["normal"].values[0]) < 0.5
     assert found.attrs["in_no_boundary"] < 0.02
+
+
+@pytest.mark.parametrize("unseen", [None, (-0.156, 0.0, 0.988)])
+def test_misorientations_come_from_the_orientation_map_of_a_layer(unseen):
+    """The lattice turns by theta about the lines; of one reflection all is seen but the turn about its diffraction vector."""
+    made = phantom(id03(), shape=(21,), spacing_um=(3.0,), seed=5)
+    frames = made.frames(np.arange(21))
+    made.__dict__["frames"] = lambda index: frames[index]
+    random, size = np.random.default_rng(10), id03().sample_pixel_um()
+    rows, columns = np.indices(made.frame_shape)
+    at = np.stack([rows * size[0], columns * size[1], np.full(made.frame_shape, 10.0)], -1) - made.truth["place"].values
+    line = made.truth["line"].values[0]
+    rotation = 0.015 * np.sign(at @ made.truth["normal"].values[0])[..., None] * line + 0.002 * np.sin(at / 5)
+    if unseen is not None:
+        axis = np.array(unseen) / np.linalg.norm(unseen)
+        rotation -= (rotation @ axis)[..., None] * axis
+    rotation += random.normal(0, 1e-3, rotation.shape)
+    dims = ("row", "column")
+    values = {f"rotation_{a}": (dims, rotation[..., i], {"units": "deg", "long_name": a}) for i, a in enumerate("xyz")}
+    attributes = {} if unseen is None else {"unseen_axis": " ".join(map(str, axis))}
+    lattice = xr.Dataset({**values, "flag": (dims, np.zeros(made.frame_shape, np.int32))}, attrs=attributes)
+    found = boundaries(made, lattice_map=lattice, geometry=id03())
+    away = abs(float(found["misorientation"][0]) - 0.03)
+    assert away < 0.004 and away < 5 * found["misorientation_std"][0]
+    length = math.radians(float(found["misorientation"][0])) * float(found["spacing"][0]) * 1e3
+    assert float(found["burgers_length"][0]) == pytest.approx(length)
+    if unseen is None:
+        assert found["axis_angle"][0] < 15
+    for options, sentence in (
+        ({"map_layer": 21}, "map_layer must be between 0 and 20, got 21"),
+        ({"misorientation": (0.03,)}, "say the same; give one of them"),
+        ({"lattice_map": lattice.isel(row=slice(1, None))}, "must have the pixels of the layers, 120 x 400, got 119 x 400"),
+        ({"lattice_map": lattice.drop_vars("rotation_x")}, "this map lacks rotation_x"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            boundaries(made, geometry=id03(), **{"lattice_map": lattice, **options})

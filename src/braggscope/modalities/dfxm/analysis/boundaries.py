@@ -8,6 +8,7 @@ was treated and angles were typed in; here the number of planes, thresholds, dir
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +41,8 @@ def boundaries(
     lattice: Annotated[float | None, Says("lattice parameter a, for misorientations", unit="angstrom")] = None,
     c_over_a: Annotated[float | None, Says("ratio of the lattice parameters of hcp")] = None,
     misorientation: Annotated[tuple[float, ...], Says("across each boundary in their order, where known", unit="deg")] = (),
+    lattice_map: Annotated[xr.Dataset | None, Says("orientation map of one layer, for the misorientations")] = None,
+    map_layer: Annotated[int | None, Says("number of that layer from 0 on; the middle one if left out")] = None,
     tolerance: Annotated[float, Says("by which real walls deviate from a tilt wall of edge dislocations", unit="deg")] = 5.0,
     threshold: Annotated[float, Says("of bright pixels, standard deviations above the background of the layer")] = 5.0,
     spacing_um: Annotated[float | None, Says("distance of the layers, where the scan does not say it", unit="um")] = None,
@@ -62,6 +65,7 @@ def boundaries(
     crystal = crystal_of(orientation, euler_deg, structure, lattice, c_over_a, misorientation, tolerance)
     check_threshold(threshold)
     heights = _heights(scan, spacing_um) * (-1.0 if lifts else 1.0)
+    crystal = with_map(crystal, lattice_map, map_layer, (len(heights), *scan.frame_shape))
     pixel = (geometry or DfxmGeometry()).sample_pixel_um()
     cloud = bright_points(_layers(scan), heights, pixel, scan.frame_shape, threshold)
     return dataset_of(cloud, heights, crystal, seed)
@@ -87,6 +91,21 @@ def crystal_of(
         candidates(structure, c_over_a), None if given is None else crystal_orientation(given),
         math.nan if lattice is None else lattice, math.radians(tolerance), tuple(math.radians(v) for v in misorientation),
     )  # fmt: skip
+
+
+def with_map(crystal: Crystal, lattice_map: xr.Dataset | None, layer: int | None, shape: tuple[int, ...]) -> Crystal:
+    """The same with the orientation map of a layer of a volume of this shape. Raises InputError for one that it has not."""
+    from ..boundaries.across import check_lattice_map
+
+    if lattice_map is None:
+        return crystal
+    check_lattice_map(lattice_map, shape[1:])
+    layers = shape[0]
+    if crystal.misorientation:
+        raise InputError("misorientation and lattice_map say the same; give one of them")
+    if layer is not None and not 0 <= layer < layers:
+        raise InputError(f"map_layer must be between 0 and {layers - 1}, got {layer}")
+    return dataclasses.replace(crystal, lattice_map=lattice_map, map_layer=layers // 2 if layer is None else layer)
 
 
 def check_threshold(threshold: float) -> None:

@@ -12,7 +12,7 @@ from braggscope.core.errors import InputError
 
 from ..carried import pixel_attributes
 from ..geometry import DfxmGeometry
-from .boundaries import Nine, check_layers, check_threshold, crystal_of, spaced
+from .boundaries import Nine, check_layers, check_threshold, crystal_of, spaced, with_map
 
 
 def boundaries_of_volume(
@@ -28,6 +28,8 @@ def boundaries_of_volume(
     lattice: Annotated[float | None, Says("lattice parameter a, for misorientations", unit="angstrom")] = None,
     c_over_a: Annotated[float | None, Says("ratio of the lattice parameters of hcp")] = None,
     misorientation: Annotated[tuple[float, ...], Says("across each boundary in their order, where known", unit="deg")] = (),
+    lattice_map: Annotated[xr.Dataset | None, Says("orientation map of one layer, for the misorientations")] = None,
+    map_layer: Annotated[int | None, Says("number of that layer from 0 on; the middle one if left out")] = None,
     tolerance: Annotated[float, Says("by which real walls deviate from a tilt wall of edge dislocations", unit="deg")] = 5.0,
     threshold: Annotated[float, Says("of bright pixels, standard deviations above the background of the layer")] = 5.0,
     spacing_um: Annotated[float | None, Says("distance of the layers, where the volume does not say it", unit="um")] = None,
@@ -55,9 +57,11 @@ def boundaries_of_volume(
         raise InputError("the volume does not say how far its layers are apart; give spacing_um")
     heights = np.asarray(volume["layer"].values, float) if spacing_um is None else spaced(len(images), spacing_um)
     check_layers(heights, "the volume")
+    crystal = with_map(crystal, lattice_map, map_layer, images.shape)
     pixel = pixel_attributes(volume, geometry)
     if len(pixel) < 2:
         raise InputError("the volume does not say the size of a pixel; give a geometry")
     size = pixel["pixel_row_um"], pixel["pixel_column_um"]
     layers = enumerate(np.asarray(one, np.float64) for one in images)
-    return dataset_of(bright_points(layers, heights, size, images.shape[1:], threshold), heights, crystal, seed)
+    cloud = bright_points(layers, heights, size, images.shape[1:], threshold)
+    return dataset_of(cloud, heights, crystal, seed)

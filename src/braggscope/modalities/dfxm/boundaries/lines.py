@@ -25,7 +25,7 @@ GRID = 512  # points along a side of the periodogram at least, so that a peak is
 PERIODS = 3.0  # in the wall, at least
 HARMONICS = 3
 NEAR = 0.35  # of a spacing, about a line, within which points are taken to be on it
-CERTAIN = 0.99  # that there are lines
+CERTAIN = 0.9999  # that there are lines; true ones are far above
 EVEN = 0.9  # that they are evenly spaced
 STEPS = 8  # of the regression
 

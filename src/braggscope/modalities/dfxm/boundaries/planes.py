@@ -93,11 +93,11 @@ def in_plane_axes(normal: np.ndarray) -> np.ndarray:
 
 
 def find_planes(
-    place: np.ndarray, weight: np.ndarray, sigma: tuple[float, float], box: np.ndarray, independent: float, seed: int
+    place: np.ndarray, weight: np.ndarray, sigma: np.ndarray, box: np.ndarray, independent: float, seed: int
 ) -> list[Plane]:
     """The planes among thinned points.
 
-    sigma: Standard deviation of a point about its plane where that is upright, and where it is a layer, um.
+    sigma: Standard deviation of a point along x, y and z, by blur, pixels and layers, um.
     box: Edges of the volume, um, shape (3,).  independent: Share of the points that are independent of each other.
     """
     random = np.random.default_rng(seed)
@@ -124,13 +124,12 @@ def assigned(planes: list[Plane], place: np.ndarray) -> tuple[np.ndarray, np.nda
     return label, (away < INSIDE).sum(axis=1) == 1
 
 
-def expected_scatter(normal: np.ndarray, sigma: tuple[float, float]) -> np.ndarray:
+def expected_scatter(normal: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Standard deviation of points about planes with these normals, shape (..., 3) -> (...)."""
-    upright = 1 - normal[..., 2] ** 2
-    return np.sqrt(upright * sigma[0] ** 2 + (1 - upright) * sigma[1] ** 2)
+    return np.sqrt(normal**2 @ sigma**2)
 
 
-def _msac(place: np.ndarray, weight: np.ndarray, sigma: tuple[float, float], random: np.random.Generator) -> Plane | None:
+def _msac(place: np.ndarray, weight: np.ndarray, sigma: np.ndarray, random: np.random.Generator) -> Plane | None:
     """The best plane of those through three random points, refitted to its points."""
     corners = place[np.array([random.choice(len(place), 3, replace=False) for _ in range(SAMPLES)])]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -145,9 +144,7 @@ def _msac(place: np.ndarray, weight: np.ndarray, sigma: tuple[float, float], ran
     return min(known, key=lambda p: np.minimum((p.distance(place) / p.scatter) ** 2, 1.96**2).sum()) if known else None
 
 
-def _refitted(
-    normal: np.ndarray, centre: np.ndarray, place: np.ndarray, weight: np.ndarray, sigma: tuple[float, float]
-) -> Plane | None:
+def _refitted(normal: np.ndarray, centre: np.ndarray, place: np.ndarray, weight: np.ndarray, sigma: np.ndarray) -> Plane | None:
     """A plane fitted to its points, with its scatter from them, until both stay; None where no plane stays."""
     plane = Plane(in_plane_axes(normal), centre, float(expected_scatter(normal, sigma)), np.zeros((3, 3)))
     for _ in range(15):
@@ -158,7 +155,7 @@ def _refitted(
     return plane
 
 
-def _bounded(plane: Plane, sigma: tuple[float, float]) -> Plane:
+def _bounded(plane: Plane, sigma: np.ndarray) -> Plane:
     """The plane with a scatter not below half of what blur and layers give, nor above WIDEST of it."""
     usual = float(expected_scatter(plane.normal, sigma))
     return Plane(plane.axes, plane.centre, float(np.clip(plane.scatter, usual / 2, WIDEST * usual)), plane.covariance)
@@ -180,7 +177,7 @@ def _spread(plane: Plane, place: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(plane.inside(place).T)), 0))
 
 
-def _shared_out(planes: list[Plane], place: np.ndarray, weight: np.ndarray, sigma: tuple[float, float]) -> list[Plane]:
+def _shared_out(planes: list[Plane], place: np.ndarray, weight: np.ndarray, sigma: np.ndarray) -> list[Plane]:
     """All planes fitted to the points that are theirs alone, until nothing moves; those that are left too few points go."""
     before = np.full(len(place), -2)
     for _ in range(30):

@@ -11,6 +11,7 @@ import xarray as xr
 from scipy.spatial import ConvexHull
 
 from ..carried import cautions, variable
+from .across import Turn, turns_across
 from .burgers import Candidate, probabilities
 from .junctions import Meeting, meetings, numbered
 from .lines import CERTAIN, EVEN, Lines, find_lines
@@ -36,6 +37,7 @@ class Crystal:
     among: Burgers vectors it may have.  rotation: From crystal to laboratory, None where it is not known.
     lattice: a, angstrom, NaN where it is not known.  tolerance: Of real walls, rad.
     misorientation: Across each wall, rad, in their order; empty where it is not known.
+    lattice_map, map_layer: Orientation map of a layer, from which it is taken then, and the number of the layer.
     """
 
     among: list[Candidate]
@@ -43,6 +45,8 @@ class Crystal:
     lattice: float
     tolerance: float
     misorientation: tuple[float, ...] = ()
+    lattice_map: xr.Dataset | None = None
+    map_layer: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class Wall:
         """Unit vector along the lines in the laboratory, NaN where there are none."""
         return np.array([math.cos(self.lines.angle), math.sin(self.lines.angle)]) @ self.plane.axes[:2]
 
+    @property
+    def spacing(self) -> float:
+        """Of its lines, um, NaN where they are not evenly spaced."""
+        return self.lines.spacing if self.lines.even >= EVEN else math.nan
+
     def line_covariance(self) -> np.ndarray:
         """Covariance of the line direction: along the wall by its angle, out of it by the normal; shape (3, 3)."""
         across = np.cross(self.plane.normal, self.line)
@@ -74,7 +83,7 @@ def walls_of(cloud: Cloud, seed: int) -> tuple[list[Wall], np.ndarray]:
     even = np.minimum(light, np.median(light))
     box = cloud.size * np.array([cloud.shape[1], cloud.shape[2], cloud.shape[0]])
     share = min(1.0, max(INDEPENDENT, (int(cloud.spot.max()) + 1) / len(place)))
-    planes = find_planes(place, even, (cloud.blur, math.hypot(cloud.blur, cloud.size[2] / math.sqrt(12))), box, share, seed)
+    planes = find_planes(place, even, np.hypot(cloud.blur, cloud.size / math.sqrt(12)), box, share, seed)
     label, alone = assigned(planes, cloud.place)
     weight = np.minimum(cloud.weight, np.median(cloud.weight))
     walls = []
@@ -123,11 +132,11 @@ def dataset_of(cloud: Cloud, heights: np.ndarray, crystal: Crystal, seed: int, d
     heights: z of each layer, um.  dim: Name of the dimension of layers.
     """
     walls, label = walls_of(cloud, seed)
-    columns, flag, chances = _columns(walls, crystal)
-    reach = [1.5 * w.lines.spacing if math.isfinite(w.lines.spacing) else 0.1 * math.sqrt(w.area) for w in walls]
-    met = meetings([w.plane for w in walls], [w.place for w in walls], reach)
     volume = np.zeros(cloud.shape, np.int8)
     volume[tuple(cloud.voxel.T)] = label + 1
+    columns, flag, chances = _columns(walls, crystal, _turns(walls, crystal, volume, heights, cloud.size))
+    reach = [1.5 * w.lines.spacing if math.isfinite(w.lines.spacing) else 0.1 * math.sqrt(w.area) for w in walls]
+    met = meetings([w.plane for w in walls], [w.place for w in walls], reach)
     light = np.full(cloud.shape, np.nan, np.float32)
     light[tuple(cloud.voxel.T)] = cloud.weight
     over = (dim, "row", "column")
@@ -160,19 +169,20 @@ def _doubts(walls: list[Wall], crystal: Crystal) -> list[str]:
     if crystal.rotation is None:
         said.append("the orientation of the crystal is not known: vectors are in the laboratory only, and no Burgers vectors are "
                     "given; give orientation or euler_deg")  # fmt: skip
-    elif not math.isfinite(crystal.lattice):
+    elif not (math.isfinite(crystal.lattice) or crystal.misorientation or crystal.lattice_map is not None):
         said.append("the lattice parameter is not known: no misorientations are given; give lattice")
     return said
 
 
-def _columns(walls: list[Wall], crystal: Crystal) -> tuple[dict[str, tuple[np.ndarray, str, str]], np.ndarray, np.ndarray]:
+def _columns(
+    walls: list[Wall], crystal: Crystal, turns: list[Turn]
+) -> tuple[dict[str, tuple[np.ndarray, str, str]], np.ndarray, np.ndarray]:
     """The columns of the table of walls, what one reads first in front; the flags; probabilities (boundary, candidate)."""
     rows: list[Row] = []
     flags, chances = np.zeros(len(walls), np.int32), np.zeros((len(walls), len(crystal.among)))
     for k, wall in enumerate(walls):
         has_lines, even = wall.lines.probability >= CERTAIN, wall.lines.even >= EVEN
-        theta = crystal.misorientation[k] if k < len(crystal.misorientation) else math.nan
-        row, last, bits, chances[k] = _frank(wall, crystal, theta, even)
+        row, last, bits, chances[k] = _frank(wall, crystal, turns[k], even)
         flags[k] = bits | 1 * (not has_lines) | 2 * (has_lines and not even)
         flags[k] |= 32 * bool(np.isnan(wall.plane.covariance).any() or (has_lines and math.isnan(wall.lines.angle_std)))
         rows.append(_measured(wall, even) | row | _vectors(wall, crystal.rotation) | last)
@@ -181,6 +191,15 @@ def _columns(walls: list[Wall], crystal: Crystal) -> tuple[dict[str, tuple[np.nd
     names = {n: row[n][1:] for row in rows for n in row}
     table = {n: (np.array([row[n][0] for row in rows]), *about) for n, about in names.items()}
     return table, flags, chances
+
+
+def _turns(walls: list[Wall], crystal: Crystal, volume: np.ndarray, heights: np.ndarray, size: np.ndarray) -> list[Turn]:
+    """The misorientation across each wall: from the orientation map, else as given, else not known."""
+    if crystal.lattice_map is not None:
+        planes, lines, spacings = ([getattr(w, n) for w in walls] for n in ("plane", "line", "spacing"))
+        layer = crystal.map_layer
+        return turns_across(planes, lines, spacings, volume[layer], float(heights[layer]), size, crystal.lattice_map)
+    return [Turn(crystal.misorientation[k] if k < len(crystal.misorientation) else math.nan) for k in range(len(walls))]
 
 
 def _measured(wall: Wall, even: bool) -> Row:
@@ -195,14 +214,16 @@ def _measured(wall: Wall, even: bool) -> Row:
     }
 
 
-def _frank(wall: Wall, crystal: Crystal, theta: float, even: bool) -> tuple[Row, Row, int, np.ndarray]:
+def _frank(wall: Wall, crystal: Crystal, measured: Turn, even: bool) -> tuple[Row, Row, int, np.ndarray]:
     """Burgers vector and misorientation of a wall by Frank's rule: columns for the front and the end, flags, probabilities."""
     nan, length, length_std = math.nan, math.nan, math.nan
     name, best, probability, angle, std = "", np.full(3, nan), nan, nan, nan
-    chances, bits, turn, turn_std = np.full(len(crystal.among), nan), 0, theta, nan
+    theta, chances, bits = measured.angle, np.full(len(crystal.among), nan), 0
+    turn, turn_std = theta, measured.std
     angstrom = 1e4 * wall.lines.spacing if even else nan
     if even and math.isfinite(theta):
-        length, length_std = theta * angstrom, theta * 1e4 * wall.lines.spacing_std  # angstrom
+        length = theta * angstrom
+        length_std = math.hypot(theta * 1e4 * wall.lines.spacing_std, float(np.nan_to_num(measured.std)) * angstrom)
     if crystal.rotation is None:
         bits |= 4
     else:
@@ -220,7 +241,7 @@ def _frank(wall: Wall, crystal: Crystal, theta: float, even: bool) -> tuple[Row,
             turn = one.length * crystal.lattice / angstrom
             turn_std = turn * wall.lines.spacing_std / wall.lines.spacing
     row: Row = {
-        "misorientation": (math.degrees(turn), "deg", "misorientation across the boundary" + _from(theta)),
+        "misorientation": (math.degrees(turn), "deg", "misorientation across the boundary" + _from(theta, crystal)),
         "misorientation_std": (math.degrees(turn_std), "deg", "standard deviation of misorientation"),
         "burgers": (name, "1", "most probable Burgers vector, in lattice parameters"),
         "burgers_probability": (probability, "1", "probability of this Burgers vector among those of the structure"),
@@ -228,6 +249,11 @@ def _frank(wall: Wall, crystal: Crystal, theta: float, even: bool) -> tuple[Row,
         "burgers_angle_std": (math.degrees(std), "deg", "standard deviation of burgers_angle"),
     }  # fmt: skip
     last: Row = {
+        "axis_angle": (
+            math.degrees(measured.off_lines),
+            "deg",
+            "angle between the axis of misorientation and the lines, as seen",
+        ),
         "burgers_length": (length / 10, "nm", "misorientation times spacing, the length of the Burgers vector by Frank's rule"),
         "burgers_length_std": (length_std / 10, "nm", "standard deviation of burgers_length"),
     }
@@ -236,8 +262,10 @@ def _frank(wall: Wall, crystal: Crystal, theta: float, even: bool) -> tuple[Row,
     return row, last, bits, chances
 
 
-def _from(theta: float) -> str:
-    return ", as given" if math.isfinite(theta) else ", |b| / spacing of the most probable Burgers vector"
+def _from(theta: float, crystal: Crystal) -> str:
+    if not math.isfinite(theta):
+        return ", |b| / spacing of the most probable Burgers vector"
+    return ", from the orientation map" if crystal.lattice_map is not None else ", as given"
 
 
 def _vectors(wall: Wall, rotation: np.ndarray | None) -> Row:
