@@ -162,7 +162,7 @@ def _measured(found: Lines, inside: np.ndarray, weight: np.ndarray, highest: flo
         if held.sum() < 3:
             break
         places = x_mean - slope * s_mean
-        spacing, phase, spacing_std = _spaced(name[held], places[held])
+        spacing, phase, spacing_std = _spaced(name[held], places[held], s_mean[held], slope_std)
         turned = replace(turned, angle=turned.angle + math.atan(slope), angle_std=slope_std, spacing=spacing, phase=phase,
                          spacing_std=spacing_std, lines=int(held.sum()))  # fmt: skip
     return replace(turned, even=_evenness(turned, inside, weight, name[held], highest), angle=_upwards(turned.angle),
@@ -179,17 +179,18 @@ def _phase(k: np.ndarray, inside: np.ndarray, weight: np.ndarray) -> float:
     return float(np.angle(weight @ np.exp(2j * np.pi * inside @ k)))
 
 
-def _spaced(number: np.ndarray, place: np.ndarray) -> tuple[float, float, float]:
-    """Spacing of the lines, phase in spacings, and standard deviation of the spacing from the scatter of their places.
+def _spaced(number: np.ndarray, place: np.ndarray, along: np.ndarray, slope_std: float) -> tuple[float, float, float]:
+    """Spacing of the lines, phase in spacings, and standard deviation of the spacing.
 
-    The factor f / (f - 2) of f degrees of freedom is that of `errors.grouped_covariance`.
+    That is from leaving out one line after the other, and from the error of their direction, where the middles of the lines, at
+    `along`, lie on a slant.
     """
     n = number - number.mean()
     spacing = float(n @ place / (n @ n))
     start = float(place.mean() - spacing * number.mean())
-    free = len(number) - 2
-    std = float(np.sqrt(np.sum((place - start - spacing * number) ** 2) / (free - 2) / (n @ n))) if free > 2 else math.nan
-    return spacing, start / spacing, std
+    residual = place - start - spacing * number
+    scatter = grouped_covariance(np.column_stack([n, np.ones(len(n))]), residual, np.ones(len(n)), number)[0, 0]
+    return spacing, start / spacing, math.hypot(math.sqrt(scatter), slope_std * float(n @ along) / float(n @ n))
 
 
 def _evenness(lines: Lines, inside: np.ndarray, weight: np.ndarray, held: np.ndarray, highest: float) -> float:

@@ -41,10 +41,11 @@ class Cloud:
     shape: tuple[int, int, int]
     blur: float
 
-    def take(self, which: np.ndarray) -> Cloud:
-        """Some of the points."""
-        parts = (self.place[which], self.weight[which], self.voxel[which], self.spot[which])
-        return Cloud(*parts, self.size, self.shape, self.blur)
+    def whole(self) -> np.ndarray:
+        """Whether the spot of a point is not cut by the edge of the frame, which moves its middle; shape (point,)."""
+        at = self.voxel[:, 1:]
+        edge = ((at == 0) | (at == np.array(self.shape[1:]) - 1)).any(axis=1)
+        return ~np.isin(self.spot, self.spot[edge])
 
 
 def background(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

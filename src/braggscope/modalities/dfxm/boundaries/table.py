@@ -86,11 +86,11 @@ def walls_of(cloud: Cloud, seed: int) -> tuple[list[Wall], np.ndarray]:
     planes = find_planes(place, even, np.hypot(cloud.blur, cloud.size / math.sqrt(12)), box, share, seed)
     label, alone = assigned(planes, cloud.place)
     weight = np.minimum(cloud.weight, np.median(cloud.weight))
-    walls = []
+    walls, whole = [], cloud.whole()
     for k, plane in enumerate(planes):
         lines, mine = _seen(plane, cloud, weight, label == k)
         label[(label == k) & ~mine] = -1
-        walls.append(_wall(plane, lines, cloud, weight, mine, mine & alone))
+        walls.append(_wall(plane, lines, cloud, weight, mine, mine & alone & whole))
     order = sorted(range(len(walls)), key=lambda k: -walls[k].area)
     number = np.append(np.argsort(order), -1).astype(int)  # the last is that of no wall
     return [walls[k] for k in order], number[label]
