@@ -53,8 +53,8 @@ def boundaries(
     """Dislocation boundaries of a weak-beam volume: planes, dislocations in them, Burgers vectors and junctions.
 
     scan: Weak-beam images over the height z, one for each layer.
-    Returns per boundary: area, spacing of its dislocations, misorientation, most probable Burgers vector, normal and line direction
-    in the laboratory and the crystal; per pair of boundaries that meet: the line and the angle between them; `label` (z, row,
+    Returns per boundary: area, spacing of its dislocations, misorientation, most probable Burgers vector, normal and line
+    direction in the laboratory and the crystal; per pair of boundaries that meet: the line and the angle between them; `label` (z, row,
     column): which boundary a bright voxel belongs to; `candidate_probability` of every Burgers vector.
 
     Raises InputError for a scan over anything else than z, fewer than three layers, and a volume without bright points.
