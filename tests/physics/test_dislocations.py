@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from braggscope.physics import dislocation_checks as checks
 from braggscope.physics import dislocations
+from braggscope.physics.elasticity import isotropic_stiffness
 
 NORMAL, LINE = torch.tensor([1.0, 1.0, -1.0]).double(), torch.tensor([1.0, 1.0, 2.0]).double()
 POISSON = 0.334
@@ -65,3 +67,22 @@ def test_the_frame_of_edge_dislocation_is_burgers_normal_line():
     across, _, _ = dislocations.dislocation_frame(NORMAL, LINE)
     b = torch.tensor([1.0, -1.0, 0.0]).double()
     assert torch.allclose(across, b / b.norm())
+
+
+@pytest.mark.parametrize("burgers", [[0.0, 0.286, 0.0], [0.1, -0.2, 0.15]])
+def test_a_burgers_vector_out_of_the_plane_of_n_is_taken_whole(burgers):
+    """With a part along n, the field is that of an edge dislocation that climbs."""
+    b, stiffness = torch.tensor(burgers).double(), isotropic_stiffness(1.0, POISSON)
+    for one in (lambda p: field(p, b), lambda p: dislocations.mixed_dislocation(p, b, LINE, POISSON)):
+        assert torch.allclose(checks.burgers_circuit(one, 0 * b, LINE, 3.0), b, atol=1e-13)
+        gradient = checks.gradients(one, torch.tensor([[1.0, 2.0, -0.7]]).double())
+        assert checks.incompatibility(gradient).max() < 1e-13 and checks.imbalance(gradient, stiffness).max() < 1e-13
+
+
+def test_no_slip_plane_need_be_known():
+    points = torch.randn(5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    b = burgers_at(30)
+    assert torch.allclose(dislocations.mixed_dislocation(points, b, LINE, POISSON), field(points, b), atol=1e-14)
+    lines = torch.stack([LINE, LINE.flip(0), -LINE])  # one each
+    several = dislocations.mixed_dislocation(points[:3], b, lines, POISSON)
+    assert torch.allclose(several[1], dislocations.mixed_dislocation(points[1], b, lines[1], POISSON))

@@ -3,8 +3,9 @@
 The dislocation frame has z along the line t, y along the normal n of the slip plane and x = n x t. The Burgers vector is
 b = b_e x + b_s t (b_e: edge part, b_s: screw part), so that x, n and t follow from n and t alone, for edge, screw and mixed
 lines alike. The sign: the displacement u gains b on a circuit that is right-handed about t, b = closed integral of H dl with
-H_ij = du_i/dx_j (RH/FS with the line t, Hirth & Lothe 1982, ch. 1-3). Lengths are all in one unit. Left out: the core (the
-fields are infinite on the line), anisotropy, surfaces.
+H_ij = du_i/dx_j (RH/FS with the line t, Hirth & Lothe 1982, ch. 1-3). A part of b along n, which glide cannot move, is an edge
+dislocation turned by 90 degrees. Lengths are all in one unit. Left out: the core (the fields are infinite on the line), surfaces,
+anisotropy (`anisotropic_dislocations`) and curved lines (`dislocation_segments`).
 """
 
 from __future__ import annotations
@@ -58,21 +59,52 @@ def dislocation_frame(normal: Tensor, line: Tensor) -> Tensor:
     return torch.stack([torch.linalg.cross(n, t), n, t], -2)
 
 
+def climb_field(x: Tensor, y: Tensor, burgers: Tensor | float, poisson: float) -> Tensor:
+    """Distortion of an edge dislocation along z with Burgers vector along y: `edge_field` turned by 90 degrees about z.
+
+        H_xx = K x (x^2 - y^2 - 2 nu r2) / r2^2       H_xy = K y (3 x^2 + y^2 - 2 nu r2) / r2^2
+        H_yx = -K y (x^2 + 3 y^2 - 2 nu r2) / r2^2    H_yy = K x (x^2 + 3 y^2 - 2 nu r2) / r2^2
+
+    Arguments as in `edge_field`.
+
+    >>> climb_field(torch.tensor(0.0), torch.tensor(1.0), 1.0, 0.25)[1, 0].item()  # -2.5 / (3 pi)
+    -0.2652582...
+    """
+    k, r2 = burgers / (4 * math.pi * (1 - poisson)), x**2 + y**2
+    middle = k * (x**2 + 3 * y**2 - 2 * poisson * r2) / r2**2
+    xx = k * x * (x**2 - y**2 - 2 * poisson * r2) / r2**2
+    xy = k * y * (3 * x**2 + y**2 - 2 * poisson * r2) / r2**2
+    zero = torch.zeros_like(xx)
+    return torch.stack([xx, xy, zero, -y * middle, x * middle, zero, zero, zero, zero], -1).unflatten(-1, (3, 3))
+
+
 def straight_dislocation(points: Tensor, burgers: Tensor, normal: Tensor, line: Tensor, poisson: float) -> Tensor:
-    """Distortion H of a straight edge, screw or mixed dislocation through the origin, in the frame of the points.
+    """Distortion H of a straight dislocation of any Burgers vector through the origin, in the frame of the points.
 
     points: Shape (..., 3), in the unit of the Burgers vector.
-    burgers: Shape (3,), perpendicular to the normal; its parts along n x t and t are the edge and the screw part.
-    normal, line: Of the slip plane and along the dislocation, shape (3,), any length, perpendicular to each other.
+    burgers: Shape (..., 3); its parts along n x t, n and t are the edge, the climb-edge and the screw part.
+    normal, line: Of the slip plane and along the dislocation, shape (..., 3), any length, perpendicular to each other.
     poisson: nu.
-    Returns shape (..., 3, 3); F = 1 + H.
+    Returns shape (..., 3, 3); F = 1 + H. The field depends on b and t alone; n only names the parts.
 
     >>> b, n, t = (torch.tensor(v, dtype=torch.float64) for v in ([1.0, -1, 0], [1.0, 1, -1], [1.0, 1, 2]))
     >>> straight_dislocation(torch.tensor([3.0, 0, 0], dtype=torch.float64), b, n, t, 0.33).shape
     torch.Size([3, 3])
     """
     rotation = dislocation_frame(normal, line)
-    x, y, _ = (points @ rotation.T).unbind(-1)
-    edge, _, screw = (rotation @ burgers).unbind(-1)
-    own = edge_field(x, y, edge, poisson) + screw_field(x, y, screw)
-    return rotation.T @ own @ rotation
+    x, y, _ = torch.einsum("...ij,...j->...i", rotation, points).unbind(-1)
+    edge, climb, screw = torch.einsum("...ij,...j->...i", rotation, burgers).unbind(-1)
+    own = edge_field(x, y, edge, poisson) + climb_field(x, y, climb, poisson) + screw_field(x, y, screw)
+    return rotation.mT @ own @ rotation
+
+
+def mixed_dislocation(points: Tensor, burgers: Tensor, line: Tensor, poisson: float) -> Tensor:
+    """Distortion of a straight dislocation as by `straight_dislocation`, without a slip plane, which need not be known."""
+    return straight_dislocation(points, burgers, perpendicular(line), line, poisson)
+
+
+def perpendicular(line: Tensor) -> Tensor:
+    """A unit vector perpendicular to each vector, shape (..., 3): across it and the axis that it is least along."""
+    axis = torch.nn.functional.one_hot(line.abs().argmin(-1), 3).to(line)
+    across = torch.linalg.cross(line, axis)
+    return across / across.norm(dim=-1, keepdim=True)

@@ -166,7 +166,7 @@ def miller_indices(text: str) -> Indices:
         found = tuple(int(word) for word in words)
     except ValueError:
         found = ()
-    if len(found) not in (3, 4) or not any(found) or (len(found) == 4 and sum(found[:3])):
+    if len(found) not in (3, 4) or not any(found) or (len(found) == 4 and found[0] + found[1] + found[2]):
         raise ValueError(f"Miller indices must be three integers like -1-11, or four like 10-12, got '{text}'")
     return found
 
@@ -205,13 +205,17 @@ def _equivalent(indices: Indices) -> list[Indices]:
             for order in itertools.permutations(indices[:3])
             for s, e in itertools.product((1, -1), repeat=2)
         }
-    return sorted({_shown(one) for one in every}, key=lambda one: (sum(i < 0 for i in one), one))
+    return sorted({_shown(one) for one in every}, key=lambda one: (_negative(one), one))
 
 
 def _shown(indices: Indices) -> Indices:
     """Of the indices and their opposite the one with fewer negative ones, else the one that begins with a positive one."""
     other = tuple(-i for i in indices)
-    return min((indices, other), key=lambda one: (sum(i < 0 for i in one), [-i for i in one]))
+    return min((indices, other), key=lambda one: (_negative(one), [-i for i in one]))
+
+
+def _negative(indices: Indices) -> int:
+    return sum(1 for i in indices if i < 0)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

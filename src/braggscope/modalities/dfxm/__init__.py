@@ -29,6 +29,7 @@ MODALITY = Modality(
         "domains": f"{_HERE}.views.domains:domains",
         "strain": f"{_HERE}.views.strain:strain",
         "boundaries": f"{_HERE}.views.boundaries:boundaries",
+        "visibility": f"{_HERE}.views.visibility:visibility",
         "components": f"{_HERE}.views.components:separated",
         "component_count": f"{_HERE}.views.components:scree",
         "beams": f"{_HERE}.views.gram_schmidt:beams",

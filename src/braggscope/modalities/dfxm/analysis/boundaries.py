@@ -54,8 +54,8 @@ def boundaries(
 
     scan: Weak-beam images over the height z, one for each layer.
     Returns per boundary: area, spacing of its dislocations, misorientation, most probable Burgers vector, normal and line
-    direction in the laboratory and the crystal; per pair of boundaries that meet: the line and the angle between them; `label` (z, row,
-    column): which boundary a bright voxel belongs to; `candidate_probability` of every Burgers vector.
+    direction in the laboratory and the crystal; per pair of boundaries that meet: the line and the angle between them; `label`
+    (z, row, column): which boundary a bright voxel belongs to; `candidate_probability` of every Burgers vector.
 
     Raises InputError for a scan over anything else than z, fewer than three layers, and a volume without bright points.
     """
