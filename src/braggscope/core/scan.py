@@ -121,7 +121,10 @@ class Scan:
 
     @cached_property
     def truth(self) -> xr.Dataset | None:
-        """What a map should say, where the file is a simulation's and says it for these points and pixels; None elsewhere."""
+        """What a map should say, where the file is a simulation's and says it for these points and pixels; None elsewhere.
+
+        Dimensions that the scan has not (a table of grains, of boundaries) are taken as they are.
+        """
         import h5py
         import xarray as xr
 
@@ -133,7 +136,7 @@ class Scan:
         truth = xr.load_dataset(self.path, group=TRUTH, engine="h5netcdf")
         rows, columns = self.frame_shape
         sizes = {**{axis.name: len(axis) for axis in self.axes}, "row": rows, "column": columns}
-        return truth if all(sizes.get(str(name)) == size for name, size in truth.sizes.items()) else None
+        return truth if all(sizes.get(str(name), size) == size for name, size in truth.sizes.items()) else None
 
     @property
     def provenance(self) -> dict[str, Any]:

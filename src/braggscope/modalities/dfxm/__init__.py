@@ -18,6 +18,7 @@ MODALITY = Modality(
         "crystal": f"{_HERE}.phantoms.twins:crystal",
         "edge_dislocation": f"{_HERE}.phantoms.oblique:edge_dislocation",
         "finite_strain": f"{_HERE}.phantoms.oblique:finite_strain",
+        "boundaries": f"{_HERE}.phantoms.boundaries:boundaries",
     },
     default_method="moments",
     misfit_hint="the curves are not of the shape fitted: try --option peaks=2 or, for one motor, --option shape=pseudo_voigt; "
@@ -27,6 +28,7 @@ MODALITY = Modality(
         **{name: f"{_HERE}.views.orientation:{name}" for name in ("orientation", "misorientation", "layers")},
         "domains": f"{_HERE}.views.domains:domains",
         "strain": f"{_HERE}.views.strain:strain",
+        "boundaries": f"{_HERE}.views.boundaries:boundaries",
         "visibility": f"{_HERE}.views.visibility:visibility",
         "components": f"{_HERE}.views.components:separated",
         "component_count": f"{_HERE}.views.components:scree",
