@@ -29,6 +29,7 @@ MODALITY = Modality(
         "domains": f"{_HERE}.views.domains:domains",
         "strain": f"{_HERE}.views.strain:strain",
         "boundaries": f"{_HERE}.views.boundaries:boundaries",
+        "localised": f"{_HERE}.views.localise:localised",
         "visibility": f"{_HERE}.views.visibility:visibility",
         "components": f"{_HERE}.views.components:separated",
         "component_count": f"{_HERE}.views.components:scree",

@@ -83,7 +83,7 @@ def localise(
     for at, counts, usable in _images(scan):
         which = None if not wanted else [wanted[at if len(wanted) > 1 else 0]]
         results[at] = _result(model, counts, usable, which, number, most, samples, seed + at)
-    return _table(model, results, frame, samples).assign_attrs(_attributes(scan, preset, frame, model))
+    return _table(model, results, frame, samples).assign_attrs(_attributes(preset, frame, model))
 
 
 def document(result: xr.Dataset) -> dict[str, Any]:
@@ -239,6 +239,7 @@ def _of(one: _Image, value: Any) -> float:
     return math.nan if one.found is None else float(value(one.found))
 
 
-def _attributes(scan: Scan, preset: str, frame: str, model: ImageModel) -> dict[str, Any]:
-    rows, columns = model.optics.pitch_nm
-    return {"preset": preset, "frame": frame, "pitch_x_nm": rows, "pitch_y_nm": columns, "images": int(np.prod(scan.shape))}
+def _attributes(preset: str, frame: str, model: ImageModel) -> dict[str, Any]:
+    along, across = model.optics.pitch_nm
+    rows, columns = model.shape
+    return {"preset": preset, "frame": frame, "image_rows": rows, "image_columns": columns, "pitch_x_nm": along, "pitch_y_nm": across}

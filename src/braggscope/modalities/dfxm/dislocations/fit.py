@@ -114,7 +114,8 @@ def fit(
             break
         else:
             damping = max(damping * 8, 1e-4)
-            if damping > 1e6:
+            if damping > 1e6:  # no step however small is better: the top of a ripple
+                converged = True
                 break
     return Fit(which, places, level, inverse(state.information), state.loss, state.chi2, converged)
 
