@@ -14,18 +14,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from .fit import Fit, Level, fit
 from .model import ImageModel
 from .posterior import with_posterior
-from .search import candidates_beside, followed, located
+from .search import candidates, candidates_beside, followed, located
 
 Array = np.ndarray
 PLAUSIBLE = 12.0  # log-likelihood below the best, from which on a character is out
-STARTS = 12  # of one more dislocation
+STARTS = 7  # of one more dislocation, from either search
 BEAM = 2  # sets of characters that are carried on
-ROUNDS = 3  # of seeking each anew
-EXPLAINED = 2.0  # standard deviations of the mean squared residual
+ROUNDS = 2  # of seeking each anew
+STANDS_OUT = 4.8  # standard deviations; of 2500 pixels one in 250 images has as much by chance
 UNLIKELY = 8.0  # fall of log-evidence at which no further dislocation is tried
 
 
@@ -67,7 +68,7 @@ def identified(
     for n in range(1, most + 1):
         if n == 1:
             known = located(model, counts, usable, level, choice)
-        elif n > least and _explained(usable, known[0]):
+        elif n > least and _explained(model, counts, usable, known[0]):
             break
         else:
             more = [f for before in known[:BEAM] for f in _one_more(model, counts, usable, before, choice)]
@@ -97,9 +98,13 @@ def _none(model: ImageModel, counts: Array, usable: Array, level: Level) -> Fit:
     return fit(model, counts, usable, [], np.zeros((0, 2)), dataclasses.replace(level, free=free))
 
 
-def _explained(usable: Array, found: Fit) -> bool:
-    """Whether the residuals are as small as the noise that the dark part of the image has, so that nothing is left to find."""
-    return found.chi2 < 1 + EXPLAINED * math.sqrt(2 / int(usable.sum()))
+def _explained(model: ImageModel, counts: Array, usable: Array, found: Fit) -> bool:
+    """Whether no pixel and no square of 3 x 3 pixels stands out of the noise, so that nothing is left to find."""
+    level = found.level
+    mean = level.amplitude * model.image(found.which, found.places, derivatives=False)[0] + level.background
+    shown = mean if model.setting.background_in_mean else mean - level.background
+    residual = np.where(usable, (counts - shown) / np.sqrt(np.maximum(level.gain * mean + level.readout2, level.least_variance)), 0.0)
+    return max(np.abs(residual).max(), 3 * np.abs(ndimage.uniform_filter(residual, 3)).max()) < STANDS_OUT
 
 
 def _log(model: ImageModel, best: dict[int, Fit], level: Level, n: int, characters: int) -> float:
@@ -112,11 +117,15 @@ def _log(model: ImageModel, best: dict[int, Fit], level: Level, n: int, characte
 
 def _one_more(model: ImageModel, counts: Array, usable: Array, found: Fit, choice: list[int]) -> list[Fit]:
     """Joint fits with one dislocation more, the best first."""
+    beside = candidates_beside(model, counts, usable, found.level, found.which, found.places, choice, 2)
+    rest = counts - found.level.amplitude * model.image(found.which, found.places, derivatives=False)[0]
+    level = dataclasses.replace(found.level, free=(False, *found.level.free[1:]))
+    alone = candidates(model, rest, usable, level, choice, 2)  # as if the images added, which they do far from each other
     starts = []
-    for one in candidates_beside(model, counts, usable, found.level, found.which, found.places, choice, 2)[:STARTS]:
+    for one in [*beside[:STARTS], *alone[:STARTS]]:
         places = np.concatenate([found.places, model.from_image([one.which], one.place)])
-        starts.append((model, counts, usable, [*found.which, one.which], places, found.level))
-    return followed(starts) if starts else []
+        starts.append(((*found.which, one.which), places, found.level))
+    return followed(model, counts, usable, starts) if starts else []
 
 
 def _without(found: Fit, k: int) -> Fit:

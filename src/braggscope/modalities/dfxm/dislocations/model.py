@@ -24,11 +24,13 @@ class ImageModel:
 
     characters: Those that a dislocation may have; a dislocation's character is its place in this list.
     shape: Of the image, along x and y.
+    step: Only every so many pixels are computed, along both.
     """
 
     setting: Setting
     characters: Sequence[Character]
     shape: tuple[int, int]
+    step: int = 1
 
     @cached_property
     def optics(self) -> Optics:
@@ -43,7 +45,13 @@ class ImageModel:
     @cached_property
     def axes_nm(self) -> tuple[Array, Array]:
         """x of the rows, y of the columns, nm."""
-        return self.optics.axes_nm(self.shape)
+        x, y = self.optics.axes_nm(self.shape)
+        return x[:: self.step], y[:: self.step]
+
+    @cached_property
+    def coarse(self) -> ImageModel:
+        """The same with every second pixel."""
+        return ImageModel(self.setting, self.characters, self.shape, 2)
 
     @cached_property
     def field_nm(self) -> Array:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
@@ -106,6 +107,7 @@ def _legacy(setting: Setting) -> Optics:
     )
 
 
+@cache
 def through_the_beam(setting: Setting) -> tuple[Array, Array]:
     """Heights and weights of Gauss' quadrature with the profile of the beam, a Gaussian (1 at its centre) cut off on both sides, nm.
 

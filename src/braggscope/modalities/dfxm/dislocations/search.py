@@ -150,7 +150,8 @@ STEP = 2  # pixels between places beside other dislocations
 FINER = 4  # places tried along each axis round a candidate, over one and a half pixels
 TRIED = 2  # of these, fits
 FEW = 6  # steps from every start
-FOLLOWED = 5  # starts that are followed to the end
+FOLLOWED = 5  # starts that are followed further
+ENDED = 3  # of these, to the end with every pixel
 RIVALS = 0.8  # of the best fall: further candidates that are tried
 
 
@@ -163,14 +164,19 @@ def located(model: ImageModel, counts: Array, usable: Array, level: Level, which
         rivals = [c for c in own if c.fall > RIVALS * own[0].fall]
         begun = sorted((at for c in rivals for at in _finer(model, counts, usable, level, c)), key=lambda start: start[0])
         starts += [(lost, one, place) for lost, place in begun[:TRIED]]
-    return followed([(model, counts, usable, [one], place, level) for _, one, place in starts])
+    return followed(model, counts, usable, [((one,), np.reshape(place, (1, 2)), level) for _, one, place in starts])
 
 
-def followed(starts: list[tuple[ImageModel, Array, Array, list[int], Array, Level]]) -> list[Fit]:
-    """A few steps of the fit from every start (its arguments), and all of them from those that come near the best; that first."""
-    begun = sorted((fit(*start, steps=FEW) for start in starts), key=lambda f: f.loss)[:FOLLOWED]
-    ended = [one if one.converged else fit(*starts[0][:3], one.which, one.places, one.level) for one in begun]
-    return sorted(ended, key=lambda f: f.loss)
+def followed(model: ImageModel, counts: Array, usable: Array, starts: Sequence[tuple[tuple[int, ...], Array, Level]]) -> list[Fit]:
+    """Fits from the best of many starts (characters, places, levels), the best first.
+
+    A few steps from every start and all of them from the best, with every second pixel; then with every pixel.
+    """
+    coarse, every = model.coarse, (slice(None, None, 2), slice(None, None, 2))
+    few, known = counts[every], usable[every]
+    begun = sorted((fit(coarse, few, known, *start, steps=FEW) for start in starts), key=lambda f: f.loss)[:FOLLOWED]
+    best = sorted((fit(coarse, few, known, f.which, f.places, f.level) for f in begun), key=lambda f: f.loss)[:ENDED]
+    return sorted((fit(model, counts, usable, f.which, f.places, f.level) for f in best), key=lambda f: f.loss)
 
 
 def _finer(model: ImageModel, counts: Array, usable: Array, level: Level, candidate: Candidate) -> list[tuple[float, Array]]:
