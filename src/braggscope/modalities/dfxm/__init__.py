@@ -17,6 +17,7 @@ MODALITY = Modality(
         "twins": f"{_HERE}.phantoms.twins:twins",
         "crystal": f"{_HERE}.phantoms.twins:crystal",
         "edge_dislocation": f"{_HERE}.phantoms.oblique:edge_dislocation",
+        "dislocations": f"{_HERE}.phantoms.dislocations:dislocations",
         "finite_strain": f"{_HERE}.phantoms.oblique:finite_strain",
     },
     default_method="moments",
