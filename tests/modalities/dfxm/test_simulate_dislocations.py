@@ -134,5 +134,5 @@ def test_an_option_that_cannot_be_is_named(options, sentence):
 
 
 def test_an_output_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(InputError, match="output must end in .h5"):
+    with pytest.raises(InputError, match=r"output must end in \.h5"):
         simulate_dislocations(output=tmp_path / "a.png")

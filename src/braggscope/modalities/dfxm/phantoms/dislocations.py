@@ -1,8 +1,8 @@
 """Images of straight dislocations, or of a network from a file, with known places: what localisation is tried on.
 
 One image for each configuration, or, where the goniometer is scanned, a rocking stack of each. Scan axes: `image` (where there
-are several), then `phi` and `chi`, degrees from the peak. Rows are x of the laboratory and columns y. Truth over `image`, for each
-dislocation k = 1, 2, ...: `character_k` (number in the list of the setting's characters), its place `x_k`, `y_k` in its own
+are several), then `phi` and `chi`, degrees from the peak. Rows are x of the laboratory and columns y. Truth over `image`, for
+each dislocation k = 1, 2, ...: `character_k` (number in the list of the setting's characters), its place `x_k`, `y_k` in its own
 frame and `image_x_k`, `image_y_k` where its line crosses z = 0 of the laboratory, nm.
 
 Noise "low" and "high" are the published ones (Brennan et al.), d = I + beta + sqrt(I + beta + sigma^2) n with n standard normal;
@@ -12,7 +12,6 @@ dark, they are of full reflection. "counts" is a detector's: gain x Poisson(I + 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -291,16 +290,11 @@ def _noise(name: str | None, level: float | None, gain: float, offset: float, re
 
 def _geometry(geometry: DfxmGeometry | None, setting: Setting) -> DfxmGeometry:
     """The microscope of the setting: its pixel is that in the sample, and the energy follows from the reflection."""
-    known: dict[str, float] = {}
+    energy = None
     if setting.structure != "hcp":
-        spacing = setting.lattice_a / math.hypot(*setting.hkl)
-        known["energy_kev"] = HC / (2 * spacing * math.sin(math.radians(setting.two_theta_deg) / 2))
-    return dataclasses.replace(
-        geometry or DfxmGeometry(),
-        two_theta_deg=setting.two_theta_deg,
-        pixel_um=setting.pixel_nm / 1000,
-        magnification=1.0,
-        **known,
+        energy = HC * math.hypot(*setting.hkl) / (2 * setting.lattice_a * math.sin(math.radians(setting.two_theta_deg) / 2))
+    return (geometry or DfxmGeometry()).replace(
+        two_theta_deg=setting.two_theta_deg, pixel_um=setting.pixel_nm / 1000, magnification=1.0, energy_kev=energy
     )
 
 
