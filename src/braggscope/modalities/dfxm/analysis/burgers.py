@@ -21,12 +21,22 @@ from scipy.ndimage import uniform_filter
 from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 
-from ..carried import TO_DEGREES, carried_flag, cautions, error_covariance, geometry_of, image_dims, in_degrees, pixel_attributes, variable
+from ..carried import (
+    TO_DEGREES,
+    carried_flag,
+    cautions,
+    error_covariance,
+    geometry_of,
+    image_dims,
+    in_degrees,
+    pixel_attributes,
+    variable,
+)
 from ..dislocations.characters import characters_of, chosen
 from ..dislocations.curve_shapes import shape_map, shapes_of
-from ..dislocations.optics import optics_of
+from ..dislocations.imaging import fixed_optics
 from ..dislocations.setting import Setting, setting_of
-from ..dislocations.tilts import Fitted, Ring, fitted, free_burgers, log_evidence, ring
+from ..dislocations.tilts import COARSE, Fitted, Ring, fitted, free_burgers, log_evidence, modelled, ring
 from ..geometry import DfxmGeometry
 
 INNER, OUTER = 1.5, 12.0  # radii of the ring in pixels, of their longer side
@@ -38,9 +48,13 @@ def burgers(
     dataset: xr.Dataset,
     *,
     preset: Annotated[str, Says("al-002, al-002-legacy or a TOML file: reflection, crystal, slip systems")] = "al-002",
-    lines: Annotated[str, Says("kinds of line of all slip systems, 'edge screw 60 -60'; left out, the setting's characters")] = "",
+    lines: Annotated[
+        str, Says("kinds of line of all slip systems, 'edge screw 60 -60'; left out, the setting's characters")
+    ] = "",
     characters: Annotated[tuple[str, ...], Says("names or numbers of those to try; left out, all")] = (),
-    centre: Annotated[tuple[float, float] | None, Says("row and column of the core; left out, where the tilt changes most")] = None,
+    centre: Annotated[
+        tuple[float, float] | None, Says("row and column of the core; left out, where the tilt changes most")
+    ] = None,
     radius_nm: Annotated[tuple[float, float] | None, Says("inner and outer radius of the ring", unit="nm")] = None,
     background: Annotated[str, Says("of the crystal without the dislocation", choices=("constant", "linear"))] = "constant",
     motors: Annotated[tuple[str, str] | None, Says("rocking and rolling motor; left out, by the goniometer")] = None,
@@ -63,15 +77,19 @@ def burgers(
     tilt, covariance, usable = _tilts(dataset, names, signs)
     pixel = pixel_attributes(dataset, geometry)
     pitch = _pitch(pixel, setting)
-    at = _centre(tilt, usable, pitch) if centre is None else _inside(centre, usable.shape)
     inner, outer = radius_nm or (INNER * max(pitch), OUTER * max(pitch))
     if not 0 < inner < outer < math.inf:
         raise InputError(f"radius_nm must be two rising lengths, got {inner:g} and {outer:g}")
-    place, chosen_pixels = _around(at, usable, pitch, inner, outer, setting)
-    size = np.full(2, inner) + np.array(pitch)
-    picked = ring(setting, place[chosen_pixels], tilt[chosen_pixels], covariance[chosen_pixels], size, linear=background == "linear")
-    found = [fitted(picked, one) for one in candidates]
-    return _result(dataset, setting, picked, found, tilt, chosen_pixels, at, pitch, names, pixel)
+    reach = inner + np.array(pitch)
+    at = _centre(tilt, usable, pitch) if centre is None else _inside(centre, usable.shape)
+    for again in (centre is None, False):  # a centre found is found better by the first fit
+        place, used = _around(at, usable, pitch, inner, outer, setting)
+        picked = ring(setting, place[used], tilt[used], covariance[used], reach, linear=background == "linear")
+        if not again:
+            break
+        first = min(fitted(picked[:: max(1, len(picked.place) // COARSE)], candidates), key=lambda one: one.chi2)
+        at = _inside_of(at + first.place / pitch, usable.shape)
+    return _result(dataset, setting, picked, fitted(picked, candidates), tilt, used, at, pitch, names, pixel)
 
 
 def _setting(preset: str, lines: str) -> Setting:
@@ -102,9 +120,7 @@ def _motors(
     return (found[0][0], found[1][0]), (found[0][1], found[1][1])
 
 
-def _tilts(
-    dataset: xr.Dataset, names: tuple[str, str], signs: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tilts(dataset: xr.Dataset, names: tuple[str, str], signs: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rock and roll, rad (row, column, 2), covariance of their errors, rad^2 (row, column, 2, 2), and where both are good."""
     if lacking := [f"{n}_std" for n in names if f"{n}_std" not in dataset]:
         raise InputError(f"burgers weighs with errors, and the map lacks {', '.join(lacking)}")
@@ -115,7 +131,7 @@ def _tilts(
     covariance = np.stack([np.stack([std[0] ** 2, shared], -1), np.stack([shared, std[1] ** 2], -1)], -2)
     finite = np.isfinite(tilt).all(-1) & np.isfinite(covariance).all((-1, -2)) & (std[0] > 0) & (std[1] > 0)
     good = finite & (dataset["flag"].values == 0)
-    usable = good if good.sum() >= LEAST else finite
+    usable = good if good.sum() >= max(LEAST, finite.sum() / 2) else finite
     if usable.sum() < LEAST:
         raise InputError(f"burgers needs at least {LEAST} pixels with both positions and errors, the map has {int(usable.sum())}")
     return tilt, covariance, usable
@@ -125,7 +141,7 @@ def _pitch(pixel: dict[str, float], setting: Setting) -> tuple[float, float]:
     """Of the pixels along rows and columns in the sample, nm: of the map, else of the setting."""
     if len(pixel) == 2:
         return 1000 * pixel["pixel_row_um"], 1000 * pixel["pixel_column_um"]
-    return optics_of(setting.replace(conventions="exact")).pitch_nm
+    return fixed_optics(setting.replace(conventions="exact")).pitch_nm
 
 
 def _centre(tilt: np.ndarray, usable: np.ndarray, pitch: tuple[float, float]) -> tuple[float, float]:
@@ -146,6 +162,12 @@ def _centre(tilt: np.ndarray, usable: np.ndarray, pitch: tuple[float, float]) ->
     return float((weight.sum(1) @ rows) / weight.sum()), float((weight.sum(0) @ columns) / weight.sum())
 
 
+def _inside_of(centre: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float]:
+    """The nearest place inside a map."""
+    row, column = (float(np.clip(c, 0, n - 1)) for c, n in zip(centre, shape, strict=True))
+    return row, column
+
+
 def _inside(centre: tuple[float, float], shape: tuple[int, ...]) -> tuple[float, float]:
     if not all(0 <= c <= n - 1 for c, n in zip(centre, shape, strict=True)):
         raise InputError(f"centre must be a pixel of the {shape[0]} x {shape[1]} of the map, got {centre[0]:g}, {centre[1]:g}")
@@ -158,7 +180,7 @@ def _around(
     """Places of the pixels from the centre, nm (row, column, 2), and which are in the ring: their rays pass it at these distances."""
     rows, columns = np.indices(usable.shape)
     place = np.stack([(rows - at[0]) * pitch[0], (columns - at[1]) * pitch[1]], -1)
-    optics = optics_of(setting.replace(conventions="exact"))
+    optics = fixed_optics(setting.replace(conventions="exact"))
     along = place[..., :1] + optics.depth_nm * optics.tilt
     nearest = np.sqrt(along**2 + place[..., 1:] ** 2 + optics.depth_nm**2).min(-1)
     chosen_pixels = usable & (nearest >= inner) & (np.hypot(*np.moveaxis(place, -1, 0)) <= outer)
@@ -181,13 +203,17 @@ def _result(
     sorted_ = [found[k] for k in order]
     best = sorted_[0]
     model = np.full((*used.shape, 2), np.nan)
-    model[used] = _modelled(at, best)
+    model[used] = modelled(at, best)
     maps = {}
     for k, name in enumerate(("rock", "roll")):
         shift = np.median(tilt[used][:, k])
         maps[name] = variable(np.degrees(tilt[..., k] - shift), "deg", f"tilt by {names[k]}, from the median of the ring")
         maps[f"{name}_model"] = variable(np.degrees(model[..., k] - shift), "deg", f"{name} of the best character, in the ring")
-    shapes = shapes_of(dataset, names, (TO_DEGREES[str(dataset[names[0]].attrs.get("units", ""))], TO_DEGREES[str(dataset[names[1]].attrs.get("units", ""))]))
+    shapes = shapes_of(
+        dataset,
+        names,
+        (TO_DEGREES[str(dataset[names[0]].attrs.get("units", ""))], TO_DEGREES[str(dataset[names[1]].attrs.get("units", ""))]),
+    )
     if shapes is not None:
         maps |= shape_map(shapes, names)
     maps["flag"] = carried_flag(dataset, {"outside_the_ring": ~used})
@@ -214,19 +240,13 @@ def _result(
     return result
 
 
-def _modelled(at: Ring, one: Fitted) -> np.ndarray:
-    """Tilts of the best character with the lattice's Burgers vector and the fitted background, rad, (pixel, 2)."""
-    from ..dislocations.imaging import in_sample
-    from ..dislocations.tilts import _least
-
-    b, n, t = (v[0] for v in in_sample([one.character], at.setting))
-    seen = math.copysign(1.0, one.amplitude) * at.seen(b, n, t, one.place)
-    level, _ = _least(at, at.background, at.tilt - seen)
-    return seen + at.background @ level
-
-
 def _table(
-    found: list[Fitted], probability: np.ndarray, scale2: float, freedom: int, centre: tuple[float, float], pitch: tuple[float, float]
+    found: list[Fitted],
+    probability: np.ndarray,
+    scale2: float,
+    freedom: int,
+    centre: tuple[float, float],
+    pitch: tuple[float, float],
 ) -> dict[str, xr.DataArray]:
     """One row for each character."""
     places = np.array([one.place for one in found]) / pitch + centre
@@ -235,7 +255,11 @@ def _table(
         "probability": (probability, "1", "probability of the character, each being alike beforehand"),
         "reduced_chi2": (np.array([one.chi2 for one in found]) / freedom, "1", "chi^2 per degree of freedom, by counting alone"),
         "amplitude": (np.array([one.amplitude for one in found]), "1", "Burgers vector over that of the lattice, free"),
-        "amplitude_std": (np.sqrt(scale2) * np.array([one.amplitude_std for one in found]), "1", "standard deviation of amplitude"),
+        "amplitude_std": (
+            np.sqrt(scale2) * np.array([one.amplitude_std for one in found]),
+            "1",
+            "standard deviation of amplitude",
+        ),
         "line_row": (places[:, 0], "px", "row where the line crosses the middle of the beam"),
         "line_row_std": (errors[:, 0], "px", "standard deviation of line_row"),
         "line_column": (places[:, 1], "px", "column where the line crosses the middle of the beam"),

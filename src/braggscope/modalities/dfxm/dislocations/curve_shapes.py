@@ -41,7 +41,12 @@ def shapes_of(dataset: xr.Dataset, motors: tuple[str, str], degrees: tuple[float
     """
     a, b = motors
     pair = next(
-        (f"{x}_{y}" for x, y in itertools.permutations(motors) if f"{x}_{y}_covariance" in dataset or f"{x}_{y}_correlation" in dataset), None
+        (
+            f"{x}_{y}"
+            for x, y in itertools.permutations(motors)
+            if f"{x}_{y}_covariance" in dataset or f"{x}_{y}_correlation" in dataset
+        ),
+        None,
     )
     if pair is None or f"{a}_width" not in dataset or f"{b}_width" not in dataset:
         return None
@@ -56,7 +61,11 @@ def shapes_of(dataset: xr.Dataset, motors: tuple[str, str], degrees: tuple[float
     values = np.stack([widths[0] ** 2, widths[1] ** 2, shared])
     std = np.stack([2 * widths[0] * errors[0], 2 * widths[1] * errors[1], error])
     with np.errstate(invalid="ignore"):
-        middle = np.nanmedian(np.where(dataset["flag"].values == 0, values, np.nan), axis=(1, 2)) if (dataset["flag"] == 0).any() else 0.0
+        middle = (
+            np.nanmedian(np.where(dataset["flag"].values == 0, values, np.nan), axis=(1, 2))
+            if (dataset["flag"] == 0).any()
+            else 0.0
+        )
     return Shapes(values - np.reshape(middle, (-1, 1, 1)), std)
 
 
@@ -82,7 +91,9 @@ def shape_map(shapes: Shapes, motors: tuple[str, str]) -> dict[str, xr.DataArray
         "covariance_angle_std": variable(np.where(shown, angle_std, np.nan), "deg", "standard deviation of covariance_angle"),
         "covariance_excess": variable(large, "deg^2", "largest eigenvalue of the curve's excess covariance"),
         "covariance_excess_std": variable(large_std, "deg^2", "standard deviation of covariance_excess"),
-        "covariance_ratio": variable(np.where(shown, ratio, np.nan), "1", "smaller over larger eigenvalue of the excess covariance"),
+        "covariance_ratio": variable(
+            np.where(shown, ratio, np.nan), "1", "smaller over larger eigenvalue of the excess covariance"
+        ),
         "covariance_ratio_std": variable(np.where(shown, ratio_std, np.nan), "1", "standard deviation of covariance_ratio"),
         "covariance_class": variable(
             kind.astype(np.int32), "1", f"0 none, 1 along {motors[0]}, 2 along {motors[1]}, 3 both alike, 4 both opposite"

@@ -14,6 +14,7 @@ Left out: absorption, dynamical diffraction, the point spread of objective and d
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -27,7 +28,7 @@ from braggscope.physics.dislocations import dislocation_frame, straight_dislocat
 from braggscope.physics.rotations import about_axis
 
 from .characters import Character
-from .optics import optics_of
+from .optics import Optics, optics_of
 from .resolution import Resolution, closed
 from .setting import Setting
 
@@ -44,7 +45,7 @@ def rays(
     like: A tensor of the dtype and device that is wanted; float64 on the CPU where neither it nor the angles say so.
     """
     phi, chi, _ = _angles(setting, phi, chi, None, like)
-    optics = optics_of(setting)
+    optics = fixed_optics(setting)
     x, y = (torch.as_tensor(axis).to(phi) for axis in optics.axes_nm(shape))
     depth, weight = torch.as_tensor(optics.depth_nm).to(phi), torch.as_tensor(optics.weight_nm).to(phi)
     along = x[:, None, None] + depth * optics.tilt
@@ -79,11 +80,21 @@ def image(
     if resolution == "full":
         seen = Resolution.of(setting).density(deviation)
     else:
-        optics = optics_of(setting)
+        optics = fixed_optics(setting)
         along, centre = _combination(setting, phi, chi)
         q_1 = (deviation * along[..., None, None, None, :]).sum(-1) - centre[..., None, None, None]
         seen = closed(q_1, optics.half_width, optics.sigma, reach)
     return (seen * weight).sum(-1)
+
+
+def fixed_optics(setting: Setting) -> Optics:
+    """The optics of a setting at its peak: beam, pixels and resolution, which do not depend on the angles; kept for the next call."""
+    return _optics_at_peak(setting.replace(phi_deg=0.0, chi_deg=0.0, two_theta_offset_deg=0.0))
+
+
+@functools.lru_cache(maxsize=64)
+def _optics_at_peak(setting: Setting) -> Optics:
+    return optics_of(setting)
 
 
 def lattice_deviation(distortion: Tensor) -> Tensor:
@@ -105,7 +116,7 @@ def straight_lines(
     """
     frame = dislocation_frame(normals, lines)
     origin = (places[..., None, :] @ frame[..., :2, :])[..., 0, :]
-    sign = optics_of(setting).yy_sign
+    sign = fixed_optics(setting).yy_sign
 
     def field(points: Tensor) -> Tensor:
         total = points.new_zeros(3, 3)

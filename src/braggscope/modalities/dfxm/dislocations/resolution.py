@@ -98,6 +98,18 @@ class Resolution:
         at, half = 2 * math.sin(self.theta) * roll / self.horizontal, self.aperture / 2 / self.horizontal
         return between(at - half, at + half) / math.erf(half / math.sqrt(2))
 
+    def strain_to_rock(self) -> float:
+        """How far a small strain moves the middle of a rocking curve, -d<q_rock> / d q_par; tan(theta) with a wide aperture.
+
+        The mean over q_rock of the part of the scattering plane, at two strains of a tenth of the bandwidth either side of 0.
+        """
+        reach = self.divergence + self.aperture + 5 * math.tan(self.theta) * self.bandwidth
+        rock = torch.linspace(-reach, reach, 20001, dtype=torch.float64)
+        strain = 0.1 * self.bandwidth * torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+        p = self.in_plane(rock, strain)
+        low, high = ((p * rock).sum(-1) / p.sum(-1)).tolist()
+        return (low - high) / (0.2 * self.bandwidth)
+
     def rays(self, count: int, generator: torch.Generator) -> Tensor:
         """Deviations that random rays select, shape (ray, 3): the same resolution function by sampling."""
         z, d, x = (torch.rand(3, count, generator=generator, dtype=torch.float64) - 0.5) * torch.tensor(
