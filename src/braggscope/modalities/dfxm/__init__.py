@@ -28,6 +28,7 @@ MODALITY = Modality(
         **{name: f"{_HERE}.views.orientation:{name}" for name in ("orientation", "misorientation", "layers")},
         "domains": f"{_HERE}.views.domains:domains",
         "strain": f"{_HERE}.views.strain:strain",
+        "burgers": f"{_HERE}.views.burgers:burgers",
         "visibility": f"{_HERE}.views.visibility:visibility",
         "components": f"{_HERE}.views.components:separated",
         "component_count": f"{_HERE}.views.components:scree",

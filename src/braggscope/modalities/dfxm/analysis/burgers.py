@@ -2,7 +2,7 @@
 
 Over two motors each pixel's curve has a mean (rock, roll). Around a line these tilts fall as 1/r with a pattern that depends on
 line and Burgers vector (`dislocations.tilts`). Every character of the setting is fitted to the pixels of a ring about the core,
-weighted with their errors; with its place and the background free, chi^2 of each, with the Burgers vector of the lattice, gives
+weighted with their errors, in a second pass without those whose rays pass the line of the first one's best too closely; with its place and the background free, chi^2 of each, with the Burgers vector of the lattice, gives
 its evidence, and a free factor the amplitude. What the line of the best one says of b without the lattice is given as well.
 
 Where the model does not explain the tilts to their errors (extent of pixels, coarse scans of a resolution with sharp edges), all
@@ -32,11 +32,11 @@ from ..carried import (
     pixel_attributes,
     variable,
 )
-from ..dislocations.characters import characters_of, chosen
+from ..dislocations.characters import Character, characters_of, chosen
 from ..dislocations.curve_shapes import shape_map, shapes_of
-from ..dislocations.imaging import fixed_optics
+from ..dislocations.resolution import fixed_optics
 from ..dislocations.setting import Setting, setting_of
-from ..dislocations.tilts import COARSE, Fitted, Ring, fitted, free_burgers, log_evidence, modelled, ring
+from ..dislocations.tilts import COARSE, Fitted, Ring, fitted, free_burgers, log_evidence, modelled, nearest, ring
 from ..geometry import DfxmGeometry
 
 INNER, OUTER = 1.5, 12.0  # radii of the ring in pixels, of their longer side
@@ -82,13 +82,14 @@ def burgers(
         raise InputError(f"radius_nm must be two rising lengths, got {inner:g} and {outer:g}")
     reach = inner + np.array(pitch)
     at = _centre(tilt, usable, pitch) if centre is None else _inside(centre, usable.shape)
-    for again in (centre is None, False):  # a centre found is found better by the first fit
-        place, used = _around(at, usable, pitch, inner, outer, setting)
-        picked = ring(setting, place[used], tilt[used], covariance[used], reach, linear=background == "linear")
-        if not again:
-            break
-        first = min(fitted(picked[:: max(1, len(picked.place) // COARSE)], candidates), key=lambda one: one.chi2)
+    linear = background == "linear"
+    place, used = _around(at, usable, pitch, inner, outer, setting)
+    picked = ring(setting, place[used], tilt[used], covariance[used], reach, linear=linear)
+    first = min(fitted(picked[:: max(1, len(picked.place) // COARSE)], candidates), key=lambda one: one.chi2)
+    if centre is None:
         at = _inside_of(at + first.place / pitch, usable.shape)
+    place, used = _around(at, usable, pitch, inner, outer, setting, first.character)
+    picked = ring(setting, place[used], tilt[used], covariance[used], reach, linear=linear)
     return _result(dataset, setting, picked, fitted(picked, candidates), tilt, used, at, pitch, names, pixel)
 
 
@@ -97,7 +98,7 @@ def _setting(preset: str, lines: str) -> Setting:
     return setting.replace(characters=lines) if lines else setting
 
 
-def _one_sign(characters: list) -> list:  # type: ignore[type-arg]
+def _one_sign(characters: list[Character]) -> list[Character]:
     """One of each pair of opposite Burgers vectors: the amplitude has the sign."""
     return [one for one in characters if not one.name.startswith("-")]
 
@@ -121,7 +122,7 @@ def _motors(
 
 
 def _tilts(dataset: xr.Dataset, names: tuple[str, str], signs: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rock and roll, rad (row, column, 2), covariance of their errors, rad^2 (row, column, 2, 2), and where both are good."""
+    """Rock and roll, rad (row, column, 2), their errors' covariance (..., 2, 2), and where both are good."""
     if lacking := [f"{n}_std" for n in names if f"{n}_std" not in dataset]:
         raise InputError(f"burgers weighs with errors, and the map lacks {', '.join(lacking)}")
     radians = [math.radians(TO_DEGREES[str(dataset[n].attrs.get("units", ""))]) * s for n, s in zip(names, signs, strict=True)]
@@ -175,18 +176,22 @@ def _inside(centre: tuple[float, float], shape: tuple[int, ...]) -> tuple[float,
 
 
 def _around(
-    at: tuple[float, float], usable: np.ndarray, pitch: tuple[float, float], inner: float, outer: float, setting: Setting
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the pixels from the centre, nm (row, column, 2), and which are in the ring: their rays pass it at these distances."""
+    at: tuple[float, float], usable: np.ndarray, pitch: tuple[float, float], inner: float, outer: float, setting: Setting,
+    line: Character | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Places of the pixels from the centre, nm (row, column, 2), and which are in the ring.
+
+    line: A first guess of it: pixels whose rays pass it nearer than the inner radius are left out, else those that pass the centre.
+    """
     rows, columns = np.indices(usable.shape)
     place = np.stack([(rows - at[0]) * pitch[0], (columns - at[1]) * pitch[1]], -1)
     optics = fixed_optics(setting.replace(conventions="exact"))
     along = place[..., :1] + optics.depth_nm * optics.tilt
-    nearest = np.sqrt(along**2 + place[..., 1:] ** 2 + optics.depth_nm**2).min(-1)
-    chosen_pixels = usable & (nearest >= inner) & (np.hypot(*np.moveaxis(place, -1, 0)) <= outer)
-    if chosen_pixels.sum() < LEAST:
-        raise InputError(f"the ring holds {int(chosen_pixels.sum())} good pixels, at least {LEAST} are needed: widen radius_nm")
-    return place, chosen_pixels
+    near = np.sqrt(along**2 + place[..., 1:] ** 2 + optics.depth_nm**2).min(-1) if line is None else nearest(setting, place, line)
+    used = usable & (near >= inner) & (np.hypot(*np.moveaxis(place, -1, 0)) <= outer)
+    if used.sum() < LEAST:
+        raise InputError(f"the ring holds {int(used.sum())} good pixels, at least {LEAST} are needed: widen radius_nm")
+    return place, used
 
 
 def _result(
@@ -209,11 +214,8 @@ def _result(
         shift = np.median(tilt[used][:, k])
         maps[name] = variable(np.degrees(tilt[..., k] - shift), "deg", f"tilt by {names[k]}, from the median of the ring")
         maps[f"{name}_model"] = variable(np.degrees(model[..., k] - shift), "deg", f"{name} of the best character, in the ring")
-    shapes = shapes_of(
-        dataset,
-        names,
-        (TO_DEGREES[str(dataset[names[0]].attrs.get("units", ""))], TO_DEGREES[str(dataset[names[1]].attrs.get("units", ""))]),
-    )
+    degrees = [TO_DEGREES[str(dataset[n].attrs.get("units", ""))] for n in names]
+    shapes = shapes_of(dataset, names, (degrees[0], degrees[1]))
     if shapes is not None:
         maps |= shape_map(shapes, names)
     maps["flag"] = carried_flag(dataset, {"outside_the_ring": ~used})

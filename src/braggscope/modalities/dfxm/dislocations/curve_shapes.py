@@ -23,7 +23,6 @@ from ..carried import variable
 
 Array = np.ndarray
 DOUBT = 3.0  # standard deviations above which an excess is believed
-CLASSES = ("none", "first_motor", "second_motor", "same_sign", "opposite_sign")
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,9 @@ def shapes_of(dataset: xr.Dataset, motors: tuple[str, str], degrees: tuple[float
         error = _std(dataset, f"{pair}_correlation") * widths[0] * widths[1]
     values = np.stack([widths[0] ** 2, widths[1] ** 2, shared])
     std = np.stack([2 * widths[0] * errors[0], 2 * widths[1] * errors[1], error])
-    with np.errstate(invalid="ignore"):
-        middle = (
-            np.nanmedian(np.where(dataset["flag"].values == 0, values, np.nan), axis=(1, 2))
-            if (dataset["flag"] == 0).any()
-            else 0.0
-        )
-    return Shapes(values - np.reshape(middle, (-1, 1, 1)), std)
+    good = (dataset["flag"].values == 0) & np.isfinite(values).all(axis=0)
+    middle = np.median(values[:, good], axis=1) if good.any() else np.zeros(3)
+    return Shapes(values - middle[:, None, None], std)
 
 
 def shape_map(shapes: Shapes, motors: tuple[str, str]) -> dict[str, xr.DataArray]:

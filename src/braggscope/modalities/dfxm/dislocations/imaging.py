@@ -14,7 +14,6 @@ Left out: absorption, dynamical diffraction, the point spread of objective and d
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -28,8 +27,7 @@ from braggscope.physics.dislocations import dislocation_frame, straight_dislocat
 from braggscope.physics.rotations import about_axis
 
 from .characters import Character
-from .optics import Optics, optics_of
-from .resolution import Resolution, closed
+from .resolution import Resolution, closed, fixed_optics
 from .setting import Setting
 
 Distortion = Callable[[Tensor], Tensor]
@@ -85,16 +83,6 @@ def image(
         q_1 = (deviation * along[..., None, None, None, :]).sum(-1) - centre[..., None, None, None]
         seen = closed(q_1, optics.half_width, optics.sigma, reach)
     return (seen * weight).sum(-1)
-
-
-def fixed_optics(setting: Setting) -> Optics:
-    """The optics of a setting at its peak: beam, pixels and resolution, which do not depend on the angles; kept for the next call."""
-    return _optics_at_peak(setting.replace(phi_deg=0.0, chi_deg=0.0, two_theta_offset_deg=0.0))
-
-
-@functools.lru_cache(maxsize=64)
-def _optics_at_peak(setting: Setting) -> Optics:
-    return optics_of(setting)
 
 
 def lattice_deviation(distortion: Tensor) -> Tensor:

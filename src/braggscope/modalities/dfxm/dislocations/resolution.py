@@ -19,16 +19,27 @@ Left out: the shape of a round or lens-like aperture, extinction, and correlatio
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .optics import optics_of
+from .optics import Optics, optics_of
 from .setting import Setting
 
 NARROWEST = 1e-12  # rad: a horizontal divergence of 0 is taken as this
+
+
+def fixed_optics(setting: Setting) -> Optics:
+    """The optics of a setting at its peak, kept for the next call: beam, pixels and resolution do not depend on the angles."""
+    return _optics_at_peak(setting.replace(phi_deg=0.0, chi_deg=0.0, two_theta_offset_deg=0.0))
+
+
+@functools.lru_cache(maxsize=64)
+def _optics_at_peak(setting: Setting) -> Optics:
+    return optics_of(setting)
 
 
 def closed(q_1: Tensor, half_width: float, sigma: float, reach: float = math.inf) -> Tensor:
@@ -75,7 +86,7 @@ class Resolution:
             theta,
             math.radians(setting.divergence_deg),
             max(setting.horizontal_divergence, NARROWEST),
-            optics_of(setting).sigma / math.sin(theta),
+            fixed_optics(setting).sigma / math.sin(theta),
             setting.aperture_rad,
         )
 

@@ -28,8 +28,8 @@ from scipy.optimize import least_squares
 from braggscope.physics.dislocations import climb_field, dislocation_frame, edge_field, screw_field
 
 from .characters import Character
-from .imaging import fixed_optics, in_sample, rays
-from .resolution import Resolution
+from .imaging import in_sample, rays
+from .resolution import Resolution, fixed_optics
 from .setting import Setting
 
 Array = np.ndarray
@@ -103,7 +103,7 @@ def ring(setting: Setting, place: Array, tilt: Array, covariance: Array, reach: 
 
     linear: Whether the background may bend the crystal, a gradient beside a constant.
     """
-    exact = setting.replace(conventions="exact", phi_deg=0.0, chi_deg=0.0, two_theta_offset_deg=0.0)
+    exact = at_peak(setting)
     whiten = np.linalg.inv(np.linalg.cholesky(covariance))
     terms = [np.ones(len(place))]
     if linear:
@@ -156,6 +156,20 @@ def modelled(at: Ring, one: Fitted) -> Array:
     seen = math.copysign(1.0, one.amplitude) * at.seen(b, n, t, one.place)
     level, _ = _least(at, at.background, at.tilt - seen)
     return seen + at.background @ level
+
+
+def nearest(setting: Setting, place: Array, character: Character) -> Array:
+    """Least distance of the ray of each pixel from a line through the origin of `place`, nm; (..., 2) -> (...,)."""
+    points, _, gamma = _rays(at_peak(setting))
+    _, n, t = (v[0] for v in in_sample([character], setting))
+    ray = torch.from_numpy(np.concatenate([place, np.zeros((*place.shape[:-1], 1))], -1)) @ gamma
+    across = (ray[..., None, :] + points) @ dislocation_frame(n, t)[:2].T
+    return across.norm(dim=-1).amin(-1).numpy()
+
+
+def at_peak(setting: Setting) -> Setting:
+    """The same with exact conventions and all angles 0."""
+    return setting.replace(conventions="exact", phi_deg=0.0, chi_deg=0.0, two_theta_offset_deg=0.0)
 
 
 def log_evidence(found: Sequence[Fitted], scale2: float) -> Array:
