@@ -80,12 +80,12 @@ def test_opposite_tilts_give_the_opposite_burgers_vector(preset, found):
     assert other.attrs["amplitude_of_best"] == pytest.approx(-result.attrs["amplitude_of_best"], abs=0.01)
 
 
-def test_a_screw_is_told_from_edges(tmp_path):
+def test_a_mixed_line_is_told_from_edge_and_screw(tmp_path):
     file = tmp_path / "mixed.toml"
-    file.write_text(SETTING + 'characters = "edge screw 60"\n')
-    dataset, truth = simulated(str(file), "[10-1](111) 60", 3)
-    result = burgers(dataset, preset=str(file), characters=("[10-1](111) 60", "[10-1](111) edge", "[10-1](111) screw"))
-    assert result.attrs["best"] == "[10-1](111) 60" and result.attrs["probability_of_best"] > 0.99
+    file.write_text(SETTING + 'characters = "edge screw -60"\n')
+    dataset, _ = simulated(str(file), "[10-1](111) -60", 0)
+    result = burgers(dataset, preset=str(file), characters=("[10-1](111) -60", "[10-1](111) edge", "[10-1](111) screw"))
+    assert result.attrs["best"] == "[10-1](111) -60" and result.attrs["probability_of_best"] > 0.99
     assert result.attrs["amplitude_of_best"] == pytest.approx(1.0, abs=4 * result.attrs["amplitude_of_best_std"])
 
 

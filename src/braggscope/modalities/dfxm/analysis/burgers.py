@@ -2,8 +2,9 @@
 
 Over two motors each pixel's curve has a mean (rock, roll). Around a line these tilts fall as 1/r with a pattern that depends on
 line and Burgers vector (`dislocations.tilts`). Every character of the setting is fitted to the pixels of a ring about the core,
-weighted with their errors, in a second pass without those whose rays pass the line of the first one's best too closely; with its place and the background free, chi^2 of each, with the Burgers vector of the lattice, gives
-its evidence, and a free factor the amplitude. What the line of the best one says of b without the lattice is given as well.
+weighted with their errors; in a second pass without those whose rays pass the line of the first pass's best one too closely. With
+its place and the background free, chi^2 of each, with the Burgers vector of the lattice, gives its evidence, and a free factor
+the amplitude. What the line of the best one says of b without the lattice is given as well.
 
 Where the model does not explain the tilts to their errors (extent of pixels, coarse scans of a resolution with sharp edges), all
 errors are scaled by the root of the best chi^2 per degree of freedom, and `misfit` says so.
@@ -20,6 +21,7 @@ from scipy.ndimage import uniform_filter
 
 from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
+from braggscope.infer.runtime import single_threaded_torch
 
 from ..carried import (
     TO_DEGREES,
@@ -80,17 +82,31 @@ def burgers(
     inner, outer = radius_nm or (INNER * max(pitch), OUTER * max(pitch))
     if not 0 < inner < outer < math.inf:
         raise InputError(f"radius_nm must be two rising lengths, got {inner:g} and {outer:g}")
-    reach = inner + np.array(pitch)
     at = _centre(tilt, usable, pitch) if centre is None else _inside(centre, usable.shape)
-    linear = background == "linear"
-    place, used = _around(at, usable, pitch, inner, outer, setting)
-    picked = ring(setting, place[used], tilt[used], covariance[used], reach, linear=linear)
+    with single_threaded_torch():
+        found, picked, used, at = _found(
+            setting, candidates, tilt, covariance, usable, at, pitch, inner, outer, centre is None, background == "linear"
+        )
+        return _result(dataset, setting, picked, found, tilt, used, at, pitch, names, pixel)
+
+
+def _found(
+    setting: Setting, candidates: list[Character], tilt: np.ndarray, covariance: np.ndarray, usable: np.ndarray,
+    at: tuple[float, float], pitch: tuple[float, float], inner: float, outer: float, move: bool, linear: bool,
+) -> tuple[list[Fitted], Ring, np.ndarray, tuple[float, float]]:  # fmt: skip
+    """Every character fitted to the ring about the line that a first pass finds; the ring, its pixels and its centre."""
+    reach = inner + np.array(pitch)
+
+    def about(at: tuple[float, float], line: Character | None) -> tuple[Ring, np.ndarray]:
+        place, used = _around(at, usable, pitch, inner, outer, setting, line)
+        return ring(setting, place[used], tilt[used], covariance[used], reach, linear=linear), used
+
+    picked, _ = about(at, None)
     first = min(fitted(picked[:: max(1, len(picked.place) // COARSE)], candidates), key=lambda one: one.chi2)
-    if centre is None:
+    if move:
         at = _inside_of(at + first.place / pitch, usable.shape)
-    place, used = _around(at, usable, pitch, inner, outer, setting, first.character)
-    picked = ring(setting, place[used], tilt[used], covariance[used], reach, linear=linear)
-    return _result(dataset, setting, picked, fitted(picked, candidates), tilt, used, at, pitch, names, pixel)
+    picked, used = about(at, first.character)
+    return fitted(picked, candidates), picked, used, at
 
 
 def _setting(preset: str, lines: str) -> Setting:
@@ -106,7 +122,7 @@ def _one_sign(characters: list[Character]) -> list[Character]:
 def _motors(
     dataset: xr.Dataset, geometry: DfxmGeometry, given: tuple[str, str] | None
 ) -> tuple[tuple[str, str], tuple[float, float]]:
-    """The rocking and the rolling motor, and the signs of their angles: positive about -y and about +x (`dislocations.optics`)."""
+    """The rocking and the rolling motor and the signs of their angles, positive about -y and about +x (`dislocations.optics`)."""
     axes = {n: axis for n, axis in geometry.goniometer_axes().items() if n in dataset}
     found = []
     for index, (which, name) in enumerate(zip((1, 0), ("rocking", "rolling"), strict=True)):
@@ -122,7 +138,7 @@ def _motors(
 
 
 def _tilts(dataset: xr.Dataset, names: tuple[str, str], signs: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rock and roll, rad (row, column, 2), their errors' covariance (..., 2, 2), and where both are good."""
+    """Rock and roll, rad (row, column, 2), their errors' covariance, and where both are good."""
     if lacking := [f"{n}_std" for n in names if f"{n}_std" not in dataset]:
         raise InputError(f"burgers weighs with errors, and the map lacks {', '.join(lacking)}")
     radians = [math.radians(TO_DEGREES[str(dataset[n].attrs.get("units", ""))]) * s for n, s in zip(names, signs, strict=True)]
@@ -181,7 +197,7 @@ def _around(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Places of the pixels from the centre, nm (row, column, 2), and which are in the ring.
 
-    line: A first guess of it: pixels whose rays pass it nearer than the inner radius are left out, else those that pass the centre.
+    line: A first guess of it: pixels whose rays pass it nearer than the inner radius are left out, else those near the centre.
     """
     rows, columns = np.indices(usable.shape)
     place = np.stack([(rows - at[0]) * pitch[0], (columns - at[1]) * pitch[1]], -1)

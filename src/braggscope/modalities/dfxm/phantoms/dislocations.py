@@ -26,6 +26,7 @@ from torch import Tensor
 from braggscope.core.errors import InputError
 from braggscope.core.noise import Noise
 from braggscope.core.simulation import Simulation
+from braggscope.infer.runtime import single_threaded_torch
 from braggscope.physics.dislocation_segments import segment_distortion
 from braggscope.physics.elasticity import CRYSTALS, crystal_stiffness, rotated_stiffness
 
@@ -244,7 +245,8 @@ def _expected(
         for place in zip(*np.unravel_index(index, shape), strict=True):
             at = dict(zip(map(str, grid.dims), map(int, place), strict=True))
             moved = {f"{n}_deg": float(grid[n].values[at[n]]) for n in ("phi", "chi") if n in at}
-            frames.append(depth(at.get("image", 0), setting.replace(**moved)))
+            with single_threaded_torch():
+                frames.append(depth(at.get("image", 0), setting.replace(**moved)))
         return amplitude * torch.stack(frames) + background
 
     return expected
