@@ -33,7 +33,7 @@ def burgers(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
             image = ax.imshow(1e3 * dataset[of].values, cmap="RdBu_r", vmin=-top, vmax=top, interpolation="nearest")
             title = f"{name}, measured (mdeg)" if of == name else f"{name} of {dataset.attrs['best']}, in the ring (mdeg)"
             _panel(ax, dataset, title)
-            figure.colorbar(image, ax=ax, shrink=0.8)
+            figure.colorbar(image, ax=ax, shrink=0.8).ax.tick_params(labelsize=7)
     _probabilities(axes[0, 2], dataset)
     _shapes(axes[1, 2], dataset)
     amplitude, std = (float(dataset.attrs[n]) for n in ("amplitude_of_best", "amplitude_of_best_std"))
@@ -60,7 +60,7 @@ def _probabilities(ax: Axes, dataset: xr.Dataset) -> None:
     places = np.arange(len(ratio))
     ax.barh(places, ratio, color=["#4c78a8"] + ["0.75"] * (len(ratio) - 1), left=0)
     ax.set_xscale("log")
-    ax.set_xlim(0.8, 3 * max(ratio.max(), 1.3))
+    ax.set_xlim(0.8, 30 * max(ratio.max(), 1.3))
     for place, value, p, a in zip(places, ratio, shown["probability"].values, shown["amplitude"].values, strict=True):
         ax.text(value * 1.08, place, f"p {p:.2g}, {a:+.2f} b", va="center", fontsize=6.5)
     ax.set_yticks(places, [str(n) for n in shown["character"].values], fontsize=7)
