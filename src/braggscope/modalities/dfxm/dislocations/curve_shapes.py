@@ -7,8 +7,8 @@ any dislocation), lambda_1 >= lambda_2 its eigenvalues and psi the direction of 
     psi = atan2(2 E_12, E_11 - E_22) / 2,    lambda = (E_11 + E_22) / 2 +- sqrt((E_11 - E_22)^2 / 4 + E_12^2)
 
 Class 0: no excess above its error. 1, 2: drawn out along the first or the second motor alone, within 22.5 deg. 3, 4: along both,
-with equal or opposite signs. Around a dislocation the classes alternate in sectors, by how its tilts change along the ray: that
-pattern tells characters apart. The classes are this program's own.
+with equal or opposite signs. The classes
+are this program's own; they describe curves, and characters are told by the tilts (`tilts`).
 """
 
 from __future__ import annotations

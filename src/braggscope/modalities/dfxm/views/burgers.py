@@ -61,7 +61,7 @@ def _probabilities(ax: Axes, dataset: xr.Dataset) -> None:
     ax.barh(places, ratio, color=["#4c78a8"] + ["0.75"] * (len(ratio) - 1), left=0)
     ax.set_xscale("log")
     ax.set_xlim(0.8, 30 * max(ratio.max(), 1.3))
-    for place, value, p, a in zip(places, ratio, shown["probability"].values, shown["amplitude"].values, strict=True):
+    for place, value, p, a in zip(places.tolist(), ratio, shown["probability"].values, shown["amplitude"].values, strict=True):
         ax.text(value * 1.08, place, f"p {p:.2g}, {a:+.2f} b", va="center", fontsize=6.5)
     ax.set_yticks(places, [str(n) for n in shown["character"].values], fontsize=7)
     ax.invert_yaxis()
