@@ -6,9 +6,11 @@ seed gives the same frames in any order and from any worker.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,10 @@ class Simulation:
             return mean.cpu().numpy()
         drawn = [self.noise.sample(one, _generator(self.seed, int(i))) for one, i in zip(mean.cpu(), index, strict=True)]
         return torch.stack(drawn).numpy()
+
+    def write(self, path: Path) -> None:
+        """Write a generic HDF5 scan with its truth (the writer is found by name, as readers are by `core.source`)."""
+        importlib.import_module("braggscope.io.nexus").write_scan(self, path)
 
     def batches(self, size: int | None = None, *, only: np.ndarray | None = None) -> Iterator[Batch]:
         """The frames in grid order (see `Source.batches`)."""
