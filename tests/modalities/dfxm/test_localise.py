@@ -227,11 +227,13 @@ def test_bad_options_are_named(stack, options, words):
 
 def test_a_toml_file_takes_the_place_of_a_preset(tmp_path):
     file = tmp_path / "own.toml"
-    file.write_text('[dislocations]\nstructure = "bcc"\ncharacters = "edge screw"\nlattice_a = 2.866\nhkl = [1, 1, 0]\nalong_x = [0, 0, 1]\n')
+    file.write_text(
+        '[dislocations]\nstructure = "bcc"\ncharacters = "edge screw"\nlattice_a = 2.866\nhkl = [1, 1, 0]\nalong_x = [0, 0, 1]\n'
+    )
     setting = setting_of(str(file))
     found = characters_of(setting)
     assert len(found) == 2 * 2 * 48 and np.linalg.norm(found[0].burgers) == pytest.approx(np.sqrt(3) / 2)
     np.testing.assert_allclose(setting.orientation() @ np.array([1, 1, 0]) / np.sqrt(2), [0, 0, 1], atol=1e-12)
-    file.write_text('[dislocations]\nalong_x = [0, 0, 4]\n')
+    file.write_text("[dislocations]\nalong_x = [0, 0, 4]\n")
     with pytest.raises(InputError, match="along_x .* must not be parallel to hkl"):
         setting_of(str(file))

@@ -52,10 +52,11 @@ def localise(
     *,
     preset: Annotated[str, Says(f"goniometer, optics, crystal and detector: {', '.join(PRESETS)} or a .toml file")] = "al-002",
     character: Annotated[
-        tuple[str, ...], Says("character of the dislocation, a number of the published twelve or a slip system; one for each image")
+        tuple[str, ...],
+        Says("character of the dislocation, a number of the published twelve or a slip system; one for each image"),
     ] = (),
     dislocations: Annotated[int | None, Says("their number; left out: inferred, or 1 with a character")] = None,
-    most: Annotated[int, Says("most dislocations that are looked for in an image")] = 4,
+    most: Annotated[int, Says("most dislocations that are looked for in an image")] = 3,
     background: Annotated[float | None, Says("level of the background; left out: inferred", unit="count")] = None,
     readout: Annotated[float | None, Says("read-out noise; left out: inferred", unit="count")] = None,
     amplitude: Annotated[float | None, Says("counts per nm of depth at full reflection; left out: preset or inferred")] = None,
@@ -96,8 +97,10 @@ def document(result: xr.Dataset) -> dict[str, Any]:
             {
                 "x_nm": float(row["x"]),
                 "y_nm": float(row["y"]),
-                "covariance_nm2": [[float(row["x_variance"]), float(row["xy_covariance"])],
-                                   [float(row["xy_covariance"]), float(row["y_variance"])]],
+                "covariance_nm2": [
+                    [float(row["x_variance"]), float(row["xy_covariance"])],
+                    [float(row["xy_covariance"]), float(row["y_variance"])],
+                ],
                 "character": int(name) if name.isdigit() else name,
                 "probability": float(row["probability"]),
             }  # fmt: skip
@@ -229,7 +232,9 @@ def _of_images(results: Sequence[_Image]) -> dict[str, xr.DataArray]:
         "reduced_deviance": ([math.nan if f is None else f.chi2 for f in fits], "1", "squared standard residual per pixel"),
     }  # fmt: skip
     found = {name: variable(np.array(v, float), unit, text, ("image",)) for name, (v, unit, text) in columns.items()}
-    flag = variable(np.array([one.flag for one in results], np.int32), "", "why an image is missing or doubtful (0 = good)", ("image",))
+    flag = variable(
+        np.array([one.flag for one in results], np.int32), "", "why an image is missing or doubtful (0 = good)", ("image",)
+    )
     del flag.attrs["units"]
     flag.attrs |= {"flag_masks": np.array(list(FLAGS), np.int32), "flag_meanings": " ".join(FLAGS.values())}
     return {**found, "flag": flag}
@@ -242,4 +247,11 @@ def _of(one: _Image, value: Any) -> float:
 def _attributes(preset: str, frame: str, model: ImageModel) -> dict[str, Any]:
     along, across = model.optics.pitch_nm
     rows, columns = model.shape
-    return {"preset": preset, "frame": frame, "image_rows": rows, "image_columns": columns, "pitch_x_nm": along, "pitch_y_nm": across}
+    return {
+        "preset": preset,
+        "frame": frame,
+        "image_rows": rows,
+        "image_columns": columns,
+        "pitch_x_nm": along,
+        "pitch_y_nm": across,
+    }

@@ -77,7 +77,11 @@ def identified(
         if not known:
             break
         best[n] = with_posterior(model, counts, usable, known[0])
-        if n > least and n - 1 in best and _log(model, best, level, n, len(choice)) < _log(model, best, level, n - 1, len(choice)) - UNLIKELY:
+        if (
+            n > least
+            and n - 1 in best
+            and _log(model, best, level, n, len(choice)) < _log(model, best, level, n - 1, len(choice)) - UNLIKELY
+        ):
             break
     logs = {n: _log(model, best, level, n, len(choice)) for n in best if n >= least}
     number = np.zeros(most + 1)
@@ -103,7 +107,9 @@ def _explained(model: ImageModel, counts: Array, usable: Array, found: Fit) -> b
     level = found.level
     mean = level.amplitude * model.image(found.which, found.places, derivatives=False)[0] + level.background
     shown = mean if model.setting.background_in_mean else mean - level.background
-    residual = np.where(usable, (counts - shown) / np.sqrt(np.maximum(level.gain * mean + level.readout2, level.least_variance)), 0.0)
+    residual = np.where(
+        usable, (counts - shown) / np.sqrt(np.maximum(level.gain * mean + level.readout2, level.least_variance)), 0.0
+    )
     return max(np.abs(residual).max(), 3 * np.abs(ndimage.uniform_filter(residual, 3)).max()) < STANDS_OUT
 
 
@@ -125,7 +131,7 @@ def _one_more(model: ImageModel, counts: Array, usable: Array, found: Fit, choic
     for one in [*beside[:STARTS], *alone[:STARTS]]:
         places = np.concatenate([found.places, model.from_image([one.which], one.place)])
         starts.append(((*found.which, one.which), places, found.level))
-    return followed(model, counts, usable, starts) if starts else []
+    return followed(model, counts, usable, starts, coarse=True) if starts else []
 
 
 def _without(found: Fit, k: int) -> Fit:

@@ -71,7 +71,14 @@ def candidates(
 
 
 def candidates_beside(
-    model: ImageModel, counts: Array, usable: Array, level: Level, others: Sequence[int], places: Array, which: Sequence[int], most: int
+    model: ImageModel,
+    counts: Array,
+    usable: Array,
+    level: Level,
+    others: Sequence[int],
+    places: Array,
+    which: Sequence[int],
+    most: int,
 ) -> list[Candidate]:
     """The best places of one dislocation of each character beside others, whose distortions add to its own; best first.
 
@@ -151,7 +158,7 @@ FINER = 4  # places tried along each axis round a candidate, over one and a half
 TRIED = 2  # of these, fits
 FEW = 6  # steps from every start
 FOLLOWED = 5  # starts that are followed further
-ENDED = 3  # of these, to the end with every pixel
+ENDED = 3  # of these, where they were coarse, to the end with every pixel
 RIVALS = 0.8  # of the best fall: further candidates that are tried
 
 
@@ -167,16 +174,22 @@ def located(model: ImageModel, counts: Array, usable: Array, level: Level, which
     return followed(model, counts, usable, [((one,), np.reshape(place, (1, 2)), level) for _, one, place in starts])
 
 
-def followed(model: ImageModel, counts: Array, usable: Array, starts: Sequence[tuple[tuple[int, ...], Array, Level]]) -> list[Fit]:
-    """Fits from the best of many starts (characters, places, levels), the best first.
+Start = tuple[tuple[int, ...], Array, Level]
+"""Characters, places and levels to start a fit from."""
 
-    A few steps from every start and all of them from the best, with every second pixel; then with every pixel.
+
+def followed(model: ImageModel, counts: Array, usable: Array, starts: Sequence[Start], *, coarse: bool = False) -> list[Fit]:
+    """Fits from the best of many starts, the best first: a few steps from every start, and all of them from the best.
+
+    coarse: With every second pixel at first.
     """
-    coarse, every = model.coarse, (slice(None, None, 2), slice(None, None, 2))
-    few, known = counts[every], usable[every]
-    begun = sorted((fit(coarse, few, known, *start, steps=FEW) for start in starts), key=lambda f: f.loss)[:FOLLOWED]
-    best = sorted((fit(coarse, few, known, f.which, f.places, f.level) for f in begun), key=lambda f: f.loss)[:ENDED]
-    return sorted((fit(model, counts, usable, f.which, f.places, f.level) for f in best), key=lambda f: f.loss)
+    first, few, known = model, counts, usable
+    if coarse:
+        first, few, known = model.coarse, counts[::2, ::2], usable[::2, ::2]
+    begun = sorted((fit(first, few, known, *start, steps=FEW) for start in starts), key=lambda f: f.loss)[:FOLLOWED]
+    if coarse:
+        begun = sorted((fit(first, few, known, f.which, f.places, f.level) for f in begun), key=lambda f: f.loss)[:ENDED]
+    return sorted((fit(model, counts, usable, f.which, f.places, f.level) for f in begun), key=lambda f: f.loss)
 
 
 def _finer(model: ImageModel, counts: Array, usable: Array, level: Level, candidate: Candidate) -> list[tuple[float, Array]]:

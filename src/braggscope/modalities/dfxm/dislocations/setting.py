@@ -37,7 +37,9 @@ class Setting(Geometry):
         default=(1.0, 0.0, 0.0), metadata={"doc": "crystal direction along x of the sample"}
     )
     structure: str = dataclasses.field(default="fcc", metadata={"doc": "fcc, bcc or hcp"})
-    characters: str = dataclasses.field(default="published", metadata={"doc": "published, or lines by name or angle to b: edge screw 60 -60"})
+    characters: str = dataclasses.field(
+        default="published", metadata={"doc": "published, or lines by name or angle to b: edge screw 60 -60"}
+    )
     lattice_a: float = quantity("angstrom", low=1, high=100, default=4.0495, doc="lattice parameter a")
     c_over_a: float | None = quantity("1", low=0.5, high=3, default=None, doc="of a hexagonal lattice")
     burgers_nm: float | None = quantity(

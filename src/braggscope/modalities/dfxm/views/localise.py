@@ -67,7 +67,13 @@ def _draw_image(figure: Figure, row: Any, own: xr.Dataset, at: int, counts: np.n
     x, y = (axis / 1000 for axis in model.axes_nm)
     for ax, values, title, limits, colours in panels:
         drawn = ax.imshow(
-            values.T, origin="lower", extent=(x[0], x[-1], y[0], y[-1]), vmin=limits[0], vmax=limits[1], cmap=colours, aspect="auto"
+            values.T,
+            origin="lower",
+            extent=(x[0], x[-1], y[0], y[-1]),
+            vmin=limits[0],
+            vmax=limits[1],
+            cmap=colours,
+            aspect="auto",
         )
         ax.set_title(title, fontsize=9, loc="left")
         ax.set_xlabel("x along the beam (µm)", fontsize=8)
