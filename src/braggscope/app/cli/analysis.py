@@ -203,7 +203,7 @@ def _run(kind: Modality, name: str, inputs: list[Any], options: dict[str, Any], 
         numbers = findings(result)
         said, document = findings_text(numbers), {**numbers, **kind.document_of(name)(result)}
     written = [output] if output is not None else []
-    if csv is not None:
+    if csv is not None and not isinstance(result, dict):
         written += write_tables(result, csv)
         document["csv"] = [str(path) for path in written if path != output]
     end = f"\n\nwritten to {', '.join(map(str, written))}" if written else ""

@@ -20,6 +20,7 @@ MODALITY = Modality(
         "dislocations": f"{_HERE}.phantoms.dislocations:dislocations",
         "finite_strain": f"{_HERE}.phantoms.oblique:finite_strain",
         "boundaries": f"{_HERE}.phantoms.boundaries:boundaries",
+        "dislocation_movie": f"{_HERE}.phantoms.movie:dislocation_movie",
     },
     default_method="moments",
     misfit_hint="the curves are not of the shape fitted: try --option peaks=2 or, for one motor, --option shape=pseudo_voigt; "
@@ -38,6 +39,7 @@ MODALITY = Modality(
         "beams": f"{_HERE}.views.gram_schmidt:beams",
         "scales": f"{_HERE}.views.multiresolution:scales",
         "scales_of_frames": f"{_HERE}.views.multiresolution:scales_of_frames",
+        **{name: f"{_HERE}.views.tracking:{name}" for name in ("tracks", "positions", "displacements")},
         **{
             name: f"{_HERE}.views.deformation:{name}"
             for name in ("deformation_gradient", "strain_and_rotation", "dislocation_density", "sensitivity")

@@ -192,10 +192,10 @@ def _table(model: ImageModel, results: Sequence[_Image], frame: str, samples: in
             if one.samples is not None:
                 taken = one.samples.places[:samples, k]
                 drawn.append(taken @ turn[k].T if frame == "image" else taken)
-    at, x, y, xx, xy, yy, image_x, image_y, which, probability = np.array(rows, float).reshape(-1, 10).T
-    names = np.array([model.characters[int(i)].name for i in which], dtype="U64")
+    of_image, x, y, xx, xy, yy, image_x, image_y, kind, probability = np.array(rows, float).reshape(-1, 10).T
+    names = np.array([model.characters[int(i)].name for i in kind], dtype="U64")
     columns = {
-        "of_image": (at.astype(np.int32), "1", "number of the image, from 0"),
+        "of_image": (of_image.astype(np.int32), "1", "number of the image, from 0"),
         "x": (x, "nm", f"x in the frame of the {frame}"),
         "x_std": (np.sqrt(xx), "nm", "standard deviation of x"),
         "y": (y, "nm", f"y in the frame of the {frame}"),

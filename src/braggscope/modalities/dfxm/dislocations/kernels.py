@@ -19,7 +19,7 @@ TINY = 1e-12  # nm^2, so that a ray through the very line is not divided by zero
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
-def _distortion(px, py, k_edge, k_screw, two_nu, yy_sign):  # pragma: no cover
+def _distortion(px, py, k_edge, k_screw, two_nu, yy_sign):  # type: ignore[no-untyped-def]
     """H_xx, H_xy, H_yx, H_yy, H_zx, H_zy of a dislocation in its frame (physics.dislocations), and 1 / r^2."""
     xx, yy = px * px, py * py
     r2 = xx + yy + TINY
@@ -33,7 +33,7 @@ def _distortion(px, py, k_edge, k_screw, two_nu, yy_sign):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
-def _cofactors(h, turn):  # pragma: no cover
+def _cofactors(h, turn):  # type: ignore[no-untyped-def]
     """Cofactors and determinant of F = 1 + sum_k D_k^T H_k D_k, the last column of each H being zero."""
     f00, f01, f02, f10, f11, f12, f20, f21, f22 = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0
     for k in range(h.shape[0]):
@@ -53,7 +53,7 @@ def _cofactors(h, turn):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
-def _transmitted(q_1, half_width, sigma, tail):  # pragma: no cover
+def _transmitted(q_1, half_width, sigma, tail):  # type: ignore[no-untyped-def]
     """p(q_1): a box convolved with a Gaussian, 1 inside; by cubic interpolation of the tail of the normal distribution."""
     t = (abs(q_1) - half_width) / sigma
     if t >= REACH:
@@ -68,7 +68,7 @@ def _transmitted(q_1, half_width, sigma, tail):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
-def _tail(t, tail):  # pragma: no cover
+def _tail(t, tail):  # type: ignore[no-untyped-def]
     """P(normal > t) for |t| < REACH from values and slopes (times the step) at even steps; error below 1e-10."""
     at = (t + REACH) * ((TAIL_POINTS - 1) / (2 * REACH))
     i = int(at)
@@ -78,10 +78,10 @@ def _tail(t, tail):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def image_and_jacobian(
+def image_and_jacobian(  # type: ignore[no-untyped-def]
     x, y, depth, weight, tilt, project, turn, edge, screw, poisson, yy_sign, place, q, offset, along, centre, half_width, sigma,
     tail, image, jacobian,
-):  # fmt: skip  # pragma: no cover
+):  # fmt: skip
     """Sum over the beam of p(q_1), into `image` (row, column), and its derivatives by the places into `jacobian`.
 
     x, y: Of rows and columns in the laboratory, nm.  depth, weight: Quadrature.  project: First two rows of D Gamma^T, shape
@@ -159,7 +159,7 @@ def image_and_jacobian(
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy", inline="always")
-def _slopes(p, k_edge, k_screw, two_nu, yy_sign, turn, v0, v1, v2, u0, u1, u2):  # pragma: no cover
+def _slopes(p, k_edge, k_screw, two_nu, yy_sign, turn, v0, v1, v2, u0, u1, u2):  # type: ignore[no-untyped-def]
     """Derivatives of q_1 by the place of one dislocation: (D v)^T (dH/dx_k) (D u), the sign of dq_1 and of -place cancelling."""
     px, py, inverse = p[0], p[1], p[2]
     xx, yy = px * px, py * py
@@ -185,7 +185,7 @@ def _slopes(p, k_edge, k_screw, two_nu, yy_sign, turn, v0, v1, v2, u0, u1, u2): 
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def rays_near(x, y, depth, tilt, project, place, radius):  # pragma: no cover
+def rays_near(x, y, depth, tilt, project, place, radius):  # type: ignore[no-untyped-def]
     """The rays that pass a line of places nearer than a radius: rows, columns and depths by number, in the order of the pixels."""
     found = [(0, 0, 0) for _ in range(0)]
     for i in range(x.shape[0]):
@@ -200,8 +200,7 @@ def rays_near(x, y, depth, tilt, project, place, radius):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def bright(ray, weight, project, turn, edge, screw, poisson, yy_sign, place, q, offset, along, centre, half_width, sigma, tail):
-    # pragma: no cover
+def bright(ray, weight, project, turn, edge, screw, poisson, yy_sign, place, q, offset, along, centre, half_width, sigma, tail):  # type: ignore[no-untyped-def]
     """p(q_1) times the weight of single rays, shape (set of places, ray).
 
     ray: Points x, y, z in the laboratory, nm, (ray, 3).  place: (set of places, dislocation, 2); the rest as above.
@@ -227,7 +226,7 @@ def bright(ray, weight, project, turn, edge, screw, poisson, yy_sign, place, q, 
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def first_order(x, y, depth, tilt, project, turn, edge, screw, poisson, yy_sign, place, q, along):  # pragma: no cover
+def first_order(x, y, depth, tilt, project, turn, edge, screw, poisson, yy_sign, place, q, along):  # type: ignore[no-untyped-def]
     """-c . H^T q of all dislocations at every ray, the change of q_1 to first order; shape (row, column, depth)."""
     count = place.shape[0]
     k_edge, k_screw = edge / (4 * math.pi * (1 - poisson)), screw / (2 * math.pi)
@@ -250,7 +249,7 @@ def first_order(x, y, depth, tilt, project, turn, edge, screw, poisson, yy_sign,
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def misfits(here, moved, step, weight, counts, inverse, amplitude, background, half_width, sigma, tail):  # pragma: no cover
+def misfits(here, moved, step, weight, counts, inverse, amplitude, background, half_width, sigma, tail):  # type: ignore[no-untyped-def]
     """chi^2 of one dislocation more at every `step`-th pixel, shape (rows / step, columns / step), over every `step`-th pixel.
 
     here: q_1 at every ray without it, (row, column, depth).  moved: Its change of q_1 for a place in the middle, over

@@ -116,7 +116,8 @@ def through_the_beam(setting: Setting) -> tuple[Array, Array]:
     spread, half = setting.beam_fwhm_nm / FWHM, setting.beam_half_height_nm
     x, w = np.polynomial.legendre.leggauss(max(200, 4 * setting.depth_points))
     w = w * half * np.exp(-((x * half / spread) ** 2) / 2)
-    before, now, off = np.zeros_like(x), np.ones_like(x) / math.sqrt(w.sum()), []
+    before, now = np.zeros_like(x), np.ones_like(x) / math.sqrt(w.sum())
+    off: list[float] = []
     for _ in range(setting.depth_points):
         following = x * now - (off[-1] if off else 0.0) * before  # the weight is even: no diagonal terms
         off.append(math.sqrt((w * following**2).sum()))

@@ -17,6 +17,7 @@ one. Both are cut away or blanked again; the sum stays exact at every known pixe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.fft
@@ -76,6 +77,20 @@ class Wavelets:
         spectrum = self._spectrum(image)
         slow, smooth = (self._back(spectrum, self._low(level), self._low(level)) for level in (self.levels, fine))
         return slow, smooth - slow, image - smooth
+
+    def horizontal(self, image: np.ndarray) -> np.ndarray:
+        """The horizontal detail of the coarsest level alone, in the precision of the image; stationary wavelets.
+
+        One of many images of a shape: the response of the detail is kept.
+        """
+        return self._cut(scipy.fft.irfft2(self._spectrum(image) * self._coarsest.astype(np.result_type(image, np.complex64)),
+                                          self._extended, overwrite_x=True)).copy()  # fmt: skip
+
+    @cached_property
+    def _coarsest(self) -> np.ndarray:
+        """Response of the horizontal detail of the coarsest level."""
+        low, before = self._low(self.levels), self._low(self.levels - 1)
+        return _outer(before[0] - low[0], low[1])
 
     def parts(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Approximation (row, column), and details (level, direction, row, column), finest level first.
