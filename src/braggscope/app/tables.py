@@ -34,16 +34,23 @@ def write_tables(result: xr.Dataset, path: Path) -> list[Path]:
     written = []
     for name, table in tables.items():
         file = path if len(tables) == 1 else path.with_name(f"{path.stem}_{name}.csv")
+        part = file.with_name(f".writing.{file.name}")
         try:
-            table.to_csv(file)
+            table.to_csv(part)
+            part.replace(file)
         except OSError as error:
             raise BraggscopeError(f"{file} cannot be written ({error.strerror or error})") from None
+        finally:
+            part.unlink(missing_ok=True)
         written.append(file)
     return written
 
 
 def _tables(result: xr.Dataset) -> dict[str, Any]:
-    """A data frame for each set of dimensions, by their names; units are in the heads of the columns."""
+    """A data frame for each set of dimensions, by their names; units are in the heads of the columns.
+
+    Lines in which every number is missing (a track where it is not) are left out.
+    """
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, variable in result.data_vars.items():
         dims = tuple(str(d) for d in variable.dims)
@@ -53,7 +60,9 @@ def _tables(result: xr.Dataset) -> dict[str, Any]:
     for dims, names in groups.items():
         part = result[names].drop_vars([c for c in result.coords if c not in dims], errors="ignore")
         heads = {n: _head(n, str(result[n].attrs.get("units", ""))) for n in names}
-        found["_".join(dims)] = part.to_dataframe(dim_order=list(dims)).rename(columns=heads)
+        table = part.to_dataframe(dim_order=list(dims)).rename(columns=heads)
+        numbers = table.select_dtypes("floating")
+        found["_".join(dims)] = table if numbers.empty else table[numbers.notna().any(axis=1)]
     return found
 
 

@@ -85,7 +85,7 @@ class Modality:
         return getattr(importlib.import_module(f"{self.package}.analysis.{name}"), name)
 
     def document_of(self, name: str) -> Callable[[Any], dict[str, Any]]:
-        """What an analysis adds to its JSON document: `document` (result -> plain values) of its module, nothing where it has none."""
+        """What an analysis adds to its JSON document: the function `document` (result -> plain values) of its module, if any."""
         module = importlib.import_module(f"{self.package}.analysis.{name}")
         return getattr(module, "document", lambda result: {})
 

@@ -92,7 +92,7 @@ def test_derivatives_are_those_of_the_image(preset):
 
 
 def test_the_image_is_that_of_the_field(legacy):
-    """Independent of the kernel: F from the physics module, inverted by torch; of the released sign in H_yy none is left at nu = 0."""
+    """Independent of the kernel: F from the physics module, inverted by torch; at nu = 0 the released sign in H_yy is none."""
     setting = legacy.setting.replace(poisson=0.0)
     model = ImageModel(setting, legacy.characters, (9, 11))
     x, y = model.axes_nm
@@ -235,5 +235,5 @@ def test_a_toml_file_takes_the_place_of_a_preset(tmp_path):
     assert len(found) == 2 * 2 * 48 and np.linalg.norm(found[0].burgers) == pytest.approx(np.sqrt(3) / 2)
     np.testing.assert_allclose(setting.orientation() @ np.array([1, 1, 0]) / np.sqrt(2), [0, 0, 1], atol=1e-12)
     file.write_text("[dislocations]\nalong_x = [0, 0, 4]\n")
-    with pytest.raises(InputError, match="along_x .* must not be parallel to hkl"):
+    with pytest.raises(InputError, match=r"along_x .* must not be parallel to hkl"):
         setting_of(str(file))

@@ -1,6 +1,5 @@
 """Dislocations in movies: found, followed through overlaps, refined, and how they move; small movies."""
 
-import csv
 import dataclasses
 
 import numpy as np
@@ -252,17 +251,6 @@ def test_an_image_that_is_missed_for_some_frames_is_the_same_track():
     tracks = follow(every, np.arange(16.0), FIRST, 6.0, 5, SHAPE)
     assert len(tracks) == 1 and len(tracks[0].frames) == 16
     assert len(follow(every, np.arange(16.0), FIRST, 6.0, 2, SHAPE)) == 2  # with less patience it is another one
-
-
-def test_tracks_are_written_as_a_table(refined, tmp_path):
-    said = braggscope.analyse("dfxm", "export-tracks", refined, output=tmp_path / "tracks.csv")
-    rows = list(csv.DictReader((tmp_path / "tracks.csv").read_text().splitlines()))
-    assert len(rows) == said["lines"] == int(np.isfinite(refined["row"]).sum()) and float(rows[0]["time (s)"]) == 0
-    assert float(rows[0]["row (px)"]) == pytest.approx(float(refined["row"].values[0, 0]), rel=1e-6)
-    with pytest.raises(InputError, match=r"must end in \.csv, got 'tracks\.txt'"):
-        braggscope.analyse("dfxm", "export-tracks", refined, output=tmp_path / "tracks.txt")
-    with pytest.raises(InputError, match="takes a map of tracks"):
-        braggscope.analyse("dfxm", "export-tracks", refined[["flag"]], output=tmp_path / "none.csv")
 
 
 def test_every_view_draws_tracks_and_nothing_else(small, refined):

@@ -18,6 +18,7 @@ from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 from braggscope.core.scan import Scan
 
+from ..carried import variable
 from ..dislocations.characters import characters_of, chosen
 from ..dislocations.fit import Fit, Level
 from ..dislocations.identify import Found, identified
@@ -25,7 +26,6 @@ from ..dislocations.model import ImageModel
 from ..dislocations.sampling import Samples, sampled
 from ..dislocations.search import start_level
 from ..dislocations.setting import PRESETS, Setting, setting_of
-from ..carried import variable
 
 FRAMES = ("dislocation", "image")
 FLAGS = {
@@ -93,17 +93,15 @@ def document(result: xr.Dataset) -> dict[str, Any]:
     for i in range(result.sizes["dislocation"]):
         row = result.isel(dislocation=i)
         name = str(row["character"].item())
+        xx, xy, yy = (float(row[n]) for n in ("x_variance", "xy_covariance", "y_variance"))
         images[int(row["of_image"])]["dislocations"].append(
             {
                 "x_nm": float(row["x"]),
                 "y_nm": float(row["y"]),
-                "covariance_nm2": [
-                    [float(row["x_variance"]), float(row["xy_covariance"])],
-                    [float(row["xy_covariance"]), float(row["y_variance"])],
-                ],
+                "covariance_nm2": [[xx, xy], [xy, yy]],
                 "character": int(name) if name.isdigit() else name,
                 "probability": float(row["probability"]),
-            }  # fmt: skip
+            }
         )
     return {"images": images}
 

@@ -2,8 +2,8 @@
 
     counts = mu + sqrt(V) n(0, 1),    mu = amplitude I(places) + background,    V = gain mu + readout^2
 
-The mean holds the background, as it must; the released code of Brennan et al. leaves it out (`background_in_mean`). Fisher scoring with the
-information of a normal distribution whose variance follows its mean,
+The mean holds the background, as it must; the released code of Brennan et al. leaves it out (`background_in_mean`). Fisher
+scoring with the information of a normal distribution whose variance follows its mean,
 
     sum_pixels  dmu dmu^T / V + dV dV^T / (2 V^2),
 

@@ -186,7 +186,7 @@ def _slopes(p, k_edge, k_screw, two_nu, yy_sign, turn, v0, v1, v2, u0, u1, u2): 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def rays_near(x, y, depth, tilt, project, place, radius):  # type: ignore[no-untyped-def]
-    """The rays that pass a line of places nearer than a radius: rows, columns and depths by number, in the order of the pixels."""
+    """The rays that pass a line nearer than a radius: rows, columns and depths by number, in the order of the pixels."""
     found = [(0, 0, 0) for _ in range(0)]
     for i in range(x.shape[0]):
         for j in range(y.shape[0]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -30,7 +30,7 @@ class ImageModel:
     setting: Setting
     characters: Sequence[Character]
     shape: tuple[int, int]
-    step: int = 1
+    step: int = field(default=1, kw_only=True)
 
     @cached_property
     def optics(self) -> Optics:
@@ -51,7 +51,7 @@ class ImageModel:
     @cached_property
     def coarse(self) -> ImageModel:
         """The same with every second pixel."""
-        return ImageModel(self.setting, self.characters, self.shape, 2)
+        return ImageModel(self.setting, self.characters, self.shape, step=2)
 
     @cached_property
     def field_nm(self) -> Array:

@@ -1,6 +1,7 @@
-"""What an image needs beside the crystal: rays through the beam, the offset of the goniometer and the resolution, as plain numbers.
+"""What an image needs beside the crystal: rays through the beam, the offset of the goniometer and the resolution, as numbers.
 
-Exact rotations (Poulsen et al. 2021, J. Appl. Cryst. 54, 1555): Gamma (laboratory <- sample) = R_y(-theta) Omega R_x(chi) R_y(-phi),
+Exact rotations (Poulsen et al. 2021, J. Appl. Cryst. 54, 1555): laboratory <- sample is Gamma = R_y(-theta) Omega R_x(chi)
+R_y(-phi), and
 
     q_s = F^-T q - q - (phi - dtt/2, chi, dtt / (2 tan theta)),    q_1 = (cos theta, 0, sin theta) . q_s,    |q| = 1,
 
@@ -29,7 +30,7 @@ class Optics:
     """The image of a setting: rays, offset and resolution.
 
     pitch_nm: Of the image along x and y of the laboratory.
-    depth_nm, weight_nm: Quadrature through the beam, shape (depth,); the weights are those of the beam's profile, 1 at its centre.
+    depth_nm, weight_nm: Quadrature through the beam, shape (depth,), with its profile, 1 at the centre.
     tilt: 1 / tan 2theta: x of a ray at height z is x + z tilt.
     gamma: Laboratory <- sample, shape (3, 3).
     offset: (phi - dtt/2, chi, dtt / (2 tan theta)), in q_s.
@@ -109,7 +110,7 @@ def _legacy(setting: Setting) -> Optics:
 
 @cache
 def through_the_beam(setting: Setting) -> tuple[Array, Array]:
-    """Heights and weights of Gauss' quadrature with the profile of the beam, a Gaussian (1 at its centre) cut off on both sides, nm.
+    """Gauss' quadrature with the profile of the beam, a Gaussian (1 at its centre) cut off on both sides: heights and weights, nm.
 
     The recurrence of the orthogonal polynomials by Stieltjes' procedure on a fine Legendre rule, then Golub & Welsch 1969.
     """

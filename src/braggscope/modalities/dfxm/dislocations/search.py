@@ -6,7 +6,6 @@ correlation of the counts with one larger image: for each, amplitude and backgro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How a dislocation is imaged: goniometer, optics, crystal and detector, from a preset or the table [dislocations] of a TOML file.
+"""How a dislocation is imaged: goniometer, optics, crystal and detector, from a preset or a TOML file.
 
     [dislocations]
     hkl = [0, 0, 2]             # the reflection; along z of the sample
@@ -7,7 +7,8 @@
     two_theta_deg = 20.73
     phi_deg = 0.018335          # weak beam
 
-Laboratory frame: x along the beam, scattering plane x-z, y = z cross x. Images are indexed [x_lab, y_lab]: rows run along the beam.
+Laboratory frame: x along the beam, scattering plane x-z, y = z cross x. Images are indexed [x_lab, y_lab]: rows run along
+the beam.
 """
 
 from __future__ import annotations
