@@ -62,8 +62,9 @@ def test_a_result_is_a_map_with_provenance_or_one_sentence_says_why_not(cli, fol
     source = folder / ("scan.h5" if takes_one(modality, name, "scan") else "map.h5")
     out = tmp_path / "result.h5"
     code, said, wrong = cli(modality, name.replace("_", "-"), source, "-o", out, "--json")
-    if code:  # they need an axis of energy, scattering angle, height or time, several layers, or boundaries; here is none
-        assert name in {"strain", "track", "volume", "boundaries", "boundaries_of_volume", "export_boundaries"}, wrong
+    if code:  # they need an axis of energy, scattering angle, height or time, images alone, several layers, or boundaries
+        named = {"strain", "track", "localise", "volume", "boundaries", "boundaries_of_volume", "export_boundaries"}
+        assert name in named, wrong
         assert code == 2 and wrong.startswith("error: ") and wrong.count("\n") == 1 and not out.exists(), wrong
         return
     document, result = json.loads(said), braggscope.load(out)

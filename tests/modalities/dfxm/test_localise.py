@@ -209,12 +209,18 @@ def test_a_saturated_image_is_flagged(tmp_path):
     assert result["flag"].values[0] == 2 and result.sizes["dislocation"] == 0
 
 
+def test_a_scan_of_motors_is_refused():
+    scan = braggscope.simulate("dfxm", "subgrains", shape=(3, 4), frame_shape=(8, 9), seed=1)
+    with pytest.raises(InputError, match="images of one setting, .* not a scan of"):
+        braggscope.analyse("dfxm", "localise", scan)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"preset": "al-200"}, "preset must be one of al-002"),
         ({"preset": "nothing.toml"}, "does not exist"),
-        ({"character": ("13",)}, "unknown character .13.; there are: 1, 2, 3"),
+        ({"character": ("13",)}, "unknown character .13.; there are: 1, "),
         ({"character": ("1", "2", "3")}, "character must be one for all or one for each of the 2 images, got 3"),
         ({"dislocations": -1}, "dislocations must be at least 0, got -1"),
         ({"readout": -3.0}, "readout must be between 0"),

@@ -26,6 +26,7 @@ from ..dislocations.model import ImageModel
 from ..dislocations.sampling import Samples, sampled
 from ..dislocations.search import start_level
 from ..dislocations.setting import PRESETS, Setting, setting_of
+from ..geometry import DfxmGeometry
 
 FRAMES = ("dislocation", "image")
 FLAGS = {
@@ -71,8 +72,9 @@ def localise(
     scan: Images, each by itself.
     Returns a table of dislocations: x, y (nm) with covariance, place in the image, character and its probability; a table of
     images: number of dislocations and its probabilities, levels, reduced deviance, flag.
-    Raises InputError for an unknown preset or character, and for a number of characters that does not match the images.
+    Raises InputError for a scan of motors, an unknown preset or character, and for a number of characters that does not match the images.
     """
+    _check_axes(scan)
     setting = _setting(preset, background, readout, amplitude)
     images = int(np.prod(scan.shape))
     _check(character, images, dislocations, most, samples)
@@ -110,6 +112,15 @@ def _setting(preset: str, background: float | None, readout: float | None, ampli
     """The preset with what is given instead."""
     given = {"background": background, "readout": readout, "amplitude": amplitude}
     return setting_of(preset).replace(**{name: value for name, value in given.items() if value is not None})
+
+
+def _check_axes(scan: Scan) -> None:
+    """Raise InputError for a scan of motors, whose images are not all of one setting."""
+    names = [str(name) for name in scan.grid.dims]
+    moved = [name for name in names if name in DfxmGeometry().motors()]
+    if moved or len(names) > 1:
+        what = f"a scan of {' and '.join(moved)}" if moved else f"a grid over {' and '.join(names)}"
+        raise InputError(f"localise takes images of one setting, one or a stack of them, not {what}; cut out one image of it")
 
 
 def _check(character: Sequence[str], images: int, dislocations: int | None, most: int, samples: int) -> None:

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 REACH = 5.0  # standard deviations beyond which the edge of the resolution is flat: p is 3e-7 of its largest value
 TAIL_POINTS = 1024
-SMALL = 2e-3  # distortions below are taken to second order: what is left out is below 1e-8
+SMALL = 3e-4  # distortions below are taken to second order: what is left out is below 3e-11
 TINY = 1e-12  # nm^2, so that a ray through the very line is not divided by zero
 
 

@@ -110,7 +110,7 @@ def _legacy(setting: Setting) -> Optics:
 
 @cache
 def through_the_beam(setting: Setting) -> tuple[Array, Array]:
-    """Gauss' quadrature with the profile of the beam, a Gaussian (1 at its centre) cut off on both sides: heights and weights, nm.
+    """Gauss' quadrature with the beam's profile, a Gaussian (1 at its centre) cut off on both sides: heights and weights, nm.
 
     The recurrence of the orthogonal polynomials by Stieltjes' procedure on a fine Legendre rule, then Golub & Welsch 1969.
     """

@@ -51,6 +51,10 @@ class Window(ImageModel):
         image, jacobian = self.whole.at(x[top : bottom + 1], y[left : right + 1], kinds, every, derivatives=derivatives)
         return image, jacobian[: 2 * len(which)]
 
+    def holds(self, which: Sequence[int], places: Array) -> bool:
+        """Places are those of the whole frame."""
+        return self.whole.holds(which, places)
+
 
 @dataclass(frozen=True)
 class Expected:
