@@ -61,7 +61,11 @@ def published() -> None:
         image = 1.8 * model.image([number - 1], true, derivatives=False)[0]
         level = Level(1.8, 0.05 * image.max(), 1.0, (0.01 * image.max()) ** 2, KNOWN)
         mean = image + level.background
-        row(f"published image {number}: chi2 / n at the true place", "0.9 to 1.05", f"{((counts - mean)**2 / (mean + level.readout2)).mean():.3f}")
+        row(
+            f"published image {number}: chi2 / n at the true place",
+            "0.9 to 1.05",
+            f"{((counts - mean) ** 2 / (mean + level.readout2)).mean():.3f}",
+        )
         found = located(model, counts, ALL, level, [number - 1])[0]
         whole = with_posterior(model, counts, ALL, found)
         row("  released likelihood: maximum minus the stored one (nm)", "0.3", (found.places[0] - data["map_point"]).round(2))

@@ -23,6 +23,7 @@ STEP_NM = 2.0  # for the slope of what is smooth
 POINTS = 900
 WIDE = 4.5  # half the width of the points in standard deviations
 ROUNDS = 5
+NARROWER = 0.02  # the least that a round shrinks to, of the one before
 ENOUGH = 25  # points that carry the weight
 # Evenly spread over a square, in no rows: none of them falls on the maximum, whose ripple may be the narrowest of all
 SPREAD = 2 * ((np.arange(1, POINTS + 1)[:, None] * np.array([0.7548776662466927, 0.5698402909980532])) % 1) - 1
@@ -46,7 +47,7 @@ def with_posterior(model: ImageModel, counts: Array, usable: Array, found: Fit) 
     for k in range(len(found.which)):
         places[k], covariance, volume = _summed(model, counts, usable, found, k)
         own = slice(2 * k, 2 * k + 2)
-        information[own, own] = np.linalg.inv(covariance)
+        information[own, own] = np.linalg.pinv(covariance, hermitian=True)
         evidence += volume - 0.5 * np.linalg.slogdet(covariance)[1]
     whole = inverse(_positive(information, state.information))
     # Laplace in the levels and in how the places hang together, a sum in each place
@@ -73,7 +74,9 @@ def _summed(model: ImageModel, counts: Array, usable: Array, found: Fit, k: int)
         if not fine:  # a few points hold it all: their spread is a guess, so widened, for a finer round
             weight = weight**0.5 / (weight**0.5).sum()
         centre = weight @ grid
-        covariance = (weight[:, None] * (grid - centre)).T @ (grid - centre)
+        before, covariance = covariance, (weight[:, None] * (grid - centre)).T @ (grid - centre)
+        if not fine:  # a single point has no spread
+            covariance += NARROWER**2 * before
         if fine:
             break
     return centre, covariance, volume
@@ -130,8 +133,9 @@ class _Smooth:
 
     def covariance(self) -> Array:
         """From the pixels without near rays: wider than the posterior."""
-        size = np.trace(self.information)
-        return np.linalg.inv(self.information + 1e-4 * size * np.eye(2)) if size > 0 else np.eye(2) * 1e2
+        least = 1 / float(self.model.field_nm.max()) ** 2  # what is known of any place
+        values, vectors = np.linalg.eigh(self.information)
+        return (vectors / np.maximum(values, max(1e-4 * float(values.max()), least))) @ vectors.T
 
     def losses(self, grid: Array) -> Array:
         """At these places, shape (point, 2) -> (point,)."""
