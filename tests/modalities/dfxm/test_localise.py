@@ -211,7 +211,7 @@ def test_a_saturated_image_is_flagged(tmp_path):
 
 def test_a_scan_of_motors_is_refused():
     scan = braggscope.simulate("dfxm", "subgrains", shape=(3, 4), frame_shape=(8, 9), seed=1)
-    with pytest.raises(InputError, match="images of one setting, .* not a scan of"):
+    with pytest.raises(InputError, match=r"images of one setting, .* not a scan of"):
         braggscope.analyse("dfxm", "localise", scan)
 
 

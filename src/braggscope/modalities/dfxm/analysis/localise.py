@@ -72,7 +72,8 @@ def localise(
     scan: Images, each by itself.
     Returns a table of dislocations: x, y (nm) with covariance, place in the image, character and its probability; a table of
     images: number of dislocations and its probabilities, levels, reduced deviance, flag.
-    Raises InputError for a scan of motors, an unknown preset or character, and for a number of characters that does not match the images.
+    Raises InputError for a scan of motors, an unknown preset or character, and for a number of characters that
+    does not match the images.
     """
     _check_axes(scan)
     setting = _setting(preset, background, readout, amplitude)
