@@ -30,7 +30,7 @@ from ..geometry import DfxmGeometry
 
 FRAMES = ("dislocation", "image")
 FLAGS = {
-    1: "no_dislocation", 2: "saturated", 4: "number_ambiguous", 8: "character_ambiguous", 16: "outside_the_image",
+    1: "no_dislocation", 2: "saturated_or_empty", 4: "number_ambiguous", 8: "character_ambiguous", 16: "outside_the_image",
     32: "not_converged", 64: "image_not_described",
 }  # fmt: skip
 SURE = 0.95  # probability from which a number or a character is not called ambiguous
