@@ -222,13 +222,29 @@ def test_a_scan_of_motors_is_refused():
         ({"preset": "nothing.toml"}, "does not exist"),
         ({"character": ("13",)}, "unknown character .13.; there are: 1, "),
         ({"character": ("1", "2", "3")}, "character must be one for all or one for each of the 2 images, got 3"),
-        ({"dislocations": -1}, "dislocations must be at least 0, got -1"),
+        ({"dislocations": -1}, "dislocations must be between 0 and 12, got -1"),
+        ({"most": 99999}, "most must be between 1 and 12, got 99999"),
         ({"readout": -3.0}, "readout must be between 0"),
     ],
 )
 def test_bad_options_are_named(stack, options, words):
     with pytest.raises(InputError, match=words):
         braggscope.analyse("dfxm", "localise", stack[0], **options)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('hkl = "-1-11"', "hkl must be three numbers, not all 0, got '-1-11'"),
+        ("hkl = [0, 0, true]", "hkl must be three numbers"),
+        ('background_in_mean = "no"', "background_in_mean must be true or false, got 'no'"),
+        ('structure = "diamond"', "structure must be one of fcc, bcc, hcp, got 'diamond'"),
+    ],
+)
+def test_a_wrong_word_in_a_setting_is_named(tmp_path, line, words):
+    (tmp_path / "own.toml").write_text(f"[dislocations]\n{line}\n")
+    with pytest.raises(InputError, match=words):
+        setting_of(str(tmp_path / "own.toml"))
 
 
 def test_a_toml_file_takes_the_place_of_a_preset(tmp_path):

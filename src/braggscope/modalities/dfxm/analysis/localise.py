@@ -34,6 +34,7 @@ FLAGS = {
     32: "not_converged", 64: "image_not_described",
 }  # fmt: skip
 SURE = 0.95  # probability from which a number or a character is not called ambiguous
+MOST = 12  # dislocations in an image: every one more is searched for beside all others
 MOST_SATURATED = 0.3  # of the pixels, from which on an image is not fitted
 DESCRIBED = 5.0  # standard deviations of the reduced deviance above 1
 
@@ -128,9 +129,10 @@ def _check(character: Sequence[str], images: int, dislocations: int | None, most
     """Raise InputError for options that cannot be."""
     if len(character) not in (0, 1, images):
         raise InputError(f"character must be one for all or one for each of the {images} images, got {len(character)}")
-    for name, value, least in (("dislocations", dislocations, 0), ("most", most, 1), ("samples", samples, 0)):
-        if value is not None and not least <= value <= 10**6:
-            raise InputError(f"{name} must be at least {least}, got {value}")
+    ranges = (("dislocations", dislocations, 0, MOST), ("most", most, 1, MOST), ("samples", samples, 0, 10**6))
+    for name, value, low, high in ranges:
+        if value is not None and not low <= value <= high:
+            raise InputError(f"{name} must be between {low} and {high}, got {value}")
 
 
 def _images(scan: Scan) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

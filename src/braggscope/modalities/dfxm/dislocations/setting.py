@@ -83,9 +83,12 @@ class Setting(Geometry):
                 raise InputError(f"{name} must be one of {', '.join(known)}, got '{getattr(self, name)}'")
         for name in ("hkl", "along_x"):
             values = getattr(self, name)
-            if len(values) != 3 or not any(values):
-                raise InputError(f"{name} must be three numbers, not all 0, got {list(values)}")
+            numbers = isinstance(values, list | tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+            if not numbers or len(values) != 3 or not any(values):
+                raise InputError(f"{name} must be three numbers, not all 0, got {values!r}")
             object.__setattr__(self, name, tuple(float(v) for v in values))
+        if not isinstance(self.background_in_mean, bool):
+            raise InputError(f"background_in_mean must be true or false, got {self.background_in_mean!r}")
         self.orientation()
 
     def orientation(self) -> np.ndarray:
