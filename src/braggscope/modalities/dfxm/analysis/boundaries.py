@@ -20,34 +20,44 @@ from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 from braggscope.core.scan import Scan
 
+from ..boundaries.options import (
+    EulerAngles,
+    Lattice,
+    LatticeMap,
+    MapLayer,
+    Misorientation,
+    Nine,
+    Orientation,
+    Ratio,
+    Seed,
+    Structure,
+    Threshold,
+    Tolerance,
+)
 from ..geometry import DfxmGeometry
 
 if TYPE_CHECKING:
     from ..boundaries.table import Crystal
 
 UM = {"um": 1.0, "µm": 1.0, "micrometer": 1.0, "microns": 1.0, "mm": 1e3, "nm": 1e-3, "m": 1e6}
-Nine = tuple[float, float, float, float, float, float, float, float, float]
 
 
 def boundaries(
     scan: Scan,
     *,
-    orientation: Annotated[
-        Nine | None,
-        Says("rotation from crystal to laboratory (x along the beam, z up), 9 numbers by rows; U or cubic UB"),
-    ] = None,
-    euler_deg: Annotated[tuple[float, float, float] | None, Says("the same as Euler angles (Bunge)", unit="deg")] = None,
-    structure: Annotated[str, Says("whose Burgers vectors are candidates", choices=("fcc", "bcc", "hcp"))] = "fcc",
-    lattice: Annotated[float | None, Says("lattice parameter a, for misorientations", unit="angstrom")] = None,
-    c_over_a: Annotated[float | None, Says("ratio of the lattice parameters of hcp")] = None,
-    misorientation: Annotated[tuple[float, ...], Says("across each boundary in their order, where known", unit="deg")] = (),
-    lattice_map: Annotated[xr.Dataset | None, Says("orientation map of one layer, for the misorientations")] = None,
-    map_layer: Annotated[int | None, Says("number of that layer from 0 on; the middle one if left out")] = None,
-    tolerance: Annotated[float, Says("by which real walls deviate from a tilt wall of edge dislocations", unit="deg")] = 5.0,
-    threshold: Annotated[float, Says("of bright pixels, standard deviations above the background of the layer")] = 5.0,
+    orientation: Orientation = None,
+    euler_deg: EulerAngles = None,
+    structure: Structure = "fcc",
+    lattice: Lattice = None,
+    c_over_a: Ratio = None,
+    misorientation: Misorientation = (),
+    lattice_map: LatticeMap = None,
+    map_layer: MapLayer = None,
+    tolerance: Tolerance = 5.0,
+    threshold: Threshold = 5.0,
     spacing_um: Annotated[float | None, Says("distance of the layers, where the scan does not say it", unit="um")] = None,
     lifts: Annotated[bool, Says("the axis is a motor that lifts the sample, so that the layer lies lower")] = False,
-    seed: Annotated[int, Says("of the random planes that are tried")] = 0,
+    seed: Seed = 0,
     geometry: DfxmGeometry | None = None,
 ) -> xr.Dataset:
     """Dislocation boundaries of a weak-beam volume: planes, dislocations in them, Burgers vectors and junctions.

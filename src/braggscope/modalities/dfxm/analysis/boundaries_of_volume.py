@@ -10,30 +10,40 @@ import xarray as xr
 from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
 
+from ..boundaries.options import (
+    EulerAngles,
+    Lattice,
+    LatticeMap,
+    MapLayer,
+    Misorientation,
+    Orientation,
+    Ratio,
+    Seed,
+    Structure,
+    Threshold,
+    Tolerance,
+)
 from ..carried import pixel_attributes
 from ..geometry import DfxmGeometry
-from .boundaries import Nine, check_layers, check_threshold, crystal_of, spaced, with_map
+from .boundaries import check_layers, check_threshold, crystal_of, spaced, with_map
 
 
 def boundaries_of_volume(
     volume: xr.Dataset,
     *,
     quantity: Annotated[str, Says("which is high on dislocations")] = "weak",
-    orientation: Annotated[
-        Nine | None,
-        Says("rotation from crystal to laboratory (x along the beam, z up), 9 numbers by rows; U or cubic UB"),
-    ] = None,
-    euler_deg: Annotated[tuple[float, float, float] | None, Says("the same as Euler angles (Bunge)", unit="deg")] = None,
-    structure: Annotated[str, Says("whose Burgers vectors are candidates", choices=("fcc", "bcc", "hcp"))] = "fcc",
-    lattice: Annotated[float | None, Says("lattice parameter a, for misorientations", unit="angstrom")] = None,
-    c_over_a: Annotated[float | None, Says("ratio of the lattice parameters of hcp")] = None,
-    misorientation: Annotated[tuple[float, ...], Says("across each boundary in their order, where known", unit="deg")] = (),
-    lattice_map: Annotated[xr.Dataset | None, Says("orientation map of one layer, for the misorientations")] = None,
-    map_layer: Annotated[int | None, Says("number of that layer from 0 on; the middle one if left out")] = None,
-    tolerance: Annotated[float, Says("by which real walls deviate from a tilt wall of edge dislocations", unit="deg")] = 5.0,
-    threshold: Annotated[float, Says("of bright pixels, standard deviations above the background of the layer")] = 5.0,
+    orientation: Orientation = None,
+    euler_deg: EulerAngles = None,
+    structure: Structure = "fcc",
+    lattice: Lattice = None,
+    c_over_a: Ratio = None,
+    misorientation: Misorientation = (),
+    lattice_map: LatticeMap = None,
+    map_layer: MapLayer = None,
+    tolerance: Tolerance = 5.0,
+    threshold: Threshold = 5.0,
     spacing_um: Annotated[float | None, Says("distance of the layers, where the volume does not say it", unit="um")] = None,
-    seed: Annotated[int, Says("of the random planes that are tried")] = 0,
+    seed: Seed = 0,
     geometry: DfxmGeometry | None = None,
 ) -> xr.Dataset:
     """Dislocation boundaries of a volume of weak-beam maps, as `boundaries` finds them in weak-beam images.
