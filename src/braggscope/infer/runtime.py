@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -32,12 +33,13 @@ def workers() -> int:
 
 
 def set_workers(count: int | None) -> None:
-    """Limit the computing threads, of our kernels and of torch; None takes all cores."""
+    """Limit the computing threads, of our kernels and of torch; None takes all cores, of torch OMP_NUM_THREADS where it is set."""
     global _threads
     if count is not None and count < 1:
         raise InputError(f"workers must be at least 1, got {count}")
     _threads = count
-    torch.set_num_threads(workers())
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(int(said) if count is None and re.fullmatch("[1-9][0-9]*", said) else workers())
     _pool.cache_clear()
 
 
