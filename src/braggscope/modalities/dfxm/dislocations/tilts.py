@@ -37,6 +37,7 @@ STARTS = 5  # places along x and y from which the search begins
 COARSE = 250  # pixels that it looks at
 OUT = 60.0  # chi2 above the best, at those, from which on a character is out
 STEP = 0.5  # nm, of differences by place
+NO_PART = 1e-9  # nm: a part of the Burgers vector below is rounding, and its field is not computed
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,20 @@ class Ring:
     def seen(self, burgers: torch.Tensor, normal: torch.Tensor, line: torch.Tensor, place: Array) -> Array:
         """Tilts of the pixels for a dislocation whose line crosses z = 0 of the laboratory at this place, rad, (pixel, 2)."""
         points, weight, gamma = _rays(self.setting)
-        ray = torch.from_numpy(np.pad(self.place - place, ((0, 0), (0, 1)))) @ gamma  # sample <- laboratory
+        ray = torch.from_numpy(self.place - place) @ gamma[:2]  # sample <- laboratory
         frame = dislocation_frame(normal, line)
         x, y, _ = ((ray[:, None] + points) @ frame.T).unbind(-1)
         edge, climb, screw = (frame @ burgers).tolist()
-        h = edge_field(x, y, edge, self.setting.poisson) + screw_field(x, y, screw)
-        if abs(climb) > 1e-9:
-            h = h + climb_field(x, y, climb, self.setting.poisson)
+        h = x.new_zeros(*x.shape, 3, 3)
+        if abs(edge) > NO_PART:
+            h += edge_field(x, y, edge, self.setting.poisson)
+        if abs(climb) > NO_PART:
+            h += climb_field(x, y, climb, self.setting.poisson)
+        if abs(screw) > NO_PART:
+            h += screw_field(x, y, screw)
         mean = torch.einsum("pdij,d->pij", h, weight / weight.sum())
         row = (frame[:, 2] @ mean) @ frame  # H_zx, H_zy, H_zz
-        return np.stack([-row[:, 0] - self.strain_to_rock * row[:, 2], -row[:, 1]], -1)
+        return torch.stack([-row[:, 0] - self.strain_to_rock * row[:, 2], -row[:, 1]], -1).numpy()
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,11 @@ def fitted(at: Ring, characters: Sequence[Character]) -> list[Fitted]:
 
     Of the others, place, amplitude and errors are those by some of the pixels, and chi2 is that of all pixels there.
     """
-    coarse = at[:: max(1, len(at.place) // COARSE)]
+    every = max(1, len(at.place) // COARSE)
+    coarse = at[::every]
     rough = [_fitted(coarse, one, None) for one in characters]
+    if every == 1:
+        return rough
     least = min(one.chi2 for one in rough)
     out = least + OUT * max(1.0, least / coarse.tilt.size)
     return [_fitted(at, one.character, one.place) if one.chi2 <= out else _scored(at, one) for one in rough]
