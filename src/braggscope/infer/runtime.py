@@ -33,7 +33,7 @@ def workers() -> int:
 
 
 def set_workers(count: int | None) -> None:
-    """Limit the computing threads, of our kernels and of torch; None takes all cores, of torch OMP_NUM_THREADS where it is set."""
+    """Limit the computing threads, of our kernels and of torch; None: all cores, but of torch OMP_NUM_THREADS where it is set."""
     global _threads
     if count is not None and count < 1:
         raise InputError(f"workers must be at least 1, got {count}")
