@@ -122,11 +122,15 @@ def fit(
 
 def loss(model: ImageModel, counts: Array, usable: Array, which: Sequence[int], places: Array, level: Level) -> float:
     """Minus the log-likelihood at one point, without derivatives."""
-    image = model.image(which, places, derivatives=False)[0]
+    residual, variance = deviation(model, counts, model.image(which, places, derivatives=False)[0], level)
+    return 0.5 * float((residual**2 / variance + np.log(variance))[usable].sum())
+
+
+def deviation(model: ImageModel, counts: Array, image: Array, level: Level) -> tuple[Array, Array]:
+    """Counts less what is expected of an image (depth, nm), and their variance; shapes broadcast."""
     mean = level.amplitude * image + level.background
     variance = np.maximum(level.gain * mean + level.readout2, level.least_variance)
-    residual = counts - (mean if model.setting.background_in_mean else mean - level.background)
-    return 0.5 * float((residual**2 / variance + np.log(variance))[usable].sum())
+    return counts - (mean if model.setting.background_in_mean else mean - level.background), variance
 
 
 def terms(model: ImageModel, counts: Array, usable: Array, found: Fit) -> Terms:
@@ -140,16 +144,14 @@ class Terms:
     def __init__(self, model: ImageModel, counts: Array, usable: Array, which: tuple[int, ...], places: Array, level: Level):
         self.places, self.level = places, level
         image, jacobian = model.image(which, places)
-        mean = level.amplitude * image + level.background
-        variance = np.maximum(level.gain * mean + level.readout2, level.least_variance)
-        shown = mean if model.setting.background_in_mean else mean - level.background
-        residual = np.where(usable, counts - shown, 0.0)
+        residual, variance = deviation(model, counts, image, level)
+        residual = np.where(usable, residual, 0.0)
         weight = np.where(usable, 1 / variance, 0.0)
         self.chi2 = float((residual**2 * weight).sum() / usable.sum())
         self.loss = 0.5 * float((residual**2 * weight).sum() + np.log(variance[usable]).sum())
         one = np.ones_like(image)
         slopes = [image, one if model.setting.background_in_mean else one * 0, one * 0, one * 0]
-        spreads = [level.gain * image, level.gain * one, mean, one]
+        spreads = [level.gain * image, level.gain * one, level.amplitude * image + level.background, one]
         free = [i for i in range(4) if level.free[i]]
         dmean = np.concatenate([level.amplitude * jacobian, *([slopes[i][None] for i in free])]).reshape(-1, image.size)
         dvariance = np.concatenate([level.gain * level.amplitude * jacobian, *([spreads[i][None] for i in free])])

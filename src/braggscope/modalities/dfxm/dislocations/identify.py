@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .fit import Fit, Level, fit
+from .fit import Fit, Level, deviation, fit
 from .model import ImageModel
 from .posterior import with_posterior
 from .search import candidates, candidates_beside, followed, located
@@ -104,12 +104,9 @@ def _none(model: ImageModel, counts: Array, usable: Array, level: Level) -> Fit:
 
 def _explained(model: ImageModel, counts: Array, usable: Array, found: Fit) -> bool:
     """Whether no pixel and no square of 3 x 3 pixels stands out of the noise, so that nothing is left to find."""
-    level = found.level
-    mean = level.amplitude * model.image(found.which, found.places, derivatives=False)[0] + level.background
-    shown = mean if model.setting.background_in_mean else mean - level.background
-    residual = np.where(
-        usable, (counts - shown) / np.sqrt(np.maximum(level.gain * mean + level.readout2, level.least_variance)), 0.0
-    )
+    image = model.image(found.which, found.places, derivatives=False)[0]
+    residual, variance = deviation(model, counts, image, found.level)
+    residual = np.where(usable, residual / np.sqrt(variance), 0.0)
     return max(np.abs(residual).max(), 3 * np.abs(ndimage.uniform_filter(residual, 3)).max()) < STANDS_OUT
 
 

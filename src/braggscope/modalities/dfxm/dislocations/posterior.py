@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import kernels
-from .fit import Fit, inverse, terms
+from .fit import Fit, deviation, inverse, terms
 from .model import REFLECTION, ImageModel
 
 Array = np.ndarray
@@ -139,12 +139,10 @@ class _Smooth:
 
     def losses(self, grid: Array) -> Array:
         """At these places, shape (point, 2) -> (point,)."""
-        move, level = grid - self.found.places[self.k], self.found.level
+        move = grid - self.found.places[self.k]
         image = self.rest + move @ self.rest_slope.T + self._bright(grid)
-        mean = level.amplitude * image + level.background
-        variance = np.maximum(level.gain * mean + level.readout2, level.least_variance)
-        shown = mean if self.model.setting.background_in_mean else mean - level.background
-        near = ((self.counts - shown) ** 2 / variance + np.log(variance)) @ self.usable
+        residual, variance = deviation(self.model, self.counts, image, self.found.level)
+        near = (residual**2 / variance + np.log(variance)) @ self.usable
         return near / 2 + move @ self.gradient + np.einsum("ni,ij,nj->n", move, self.information, move) / 2
 
     def _bright(self, grid: Array) -> Array:
