@@ -5,10 +5,10 @@ Second differences d_k of the places of a track in a row of equal steps, diffusi
     <d_k d_k> = 2 S + 6 R,    <d_k d_(k+1)> = -S - 4 R,    so that    R = -(A + 2 B) / 2,    S = (A - 6 R) / 2
 
 (the estimator of Vestergaard, Blainey & Flyvbjerg 2014, Phys. Rev. E 89, 022726, for increments, one difference further so that a
-slowly changing drift falls out). The motion blur of an exposure over the part e of a step makes S e / 6 less of R, which may so be
-negative, and leaves S as it is: for mean squares R is taken as it comes out, for the filter S is what A leaves to an R that is an
-error. The wandering q of the drift is the one under which the innovations of the filter are most
-likely. The smoother is that of Rauch, Tung & Striebel 1965.
+slowly changing drift falls out). The motion blur of an exposure over the part e of a step makes R smaller by S e / 6, so that it
+may be negative, and leaves S as it is (Berglund 2010, Phys. Rev. E 82, 011917): mean squares take R as it comes out; the filter
+takes an R that is an error, and the S that is then left of A. The wandering q of the drift is the one under which the innovations
+of the filter are most likely. The smoother is that of Rauch, Tung & Striebel 1965.
 """
 
 from __future__ import annotations
