@@ -107,7 +107,7 @@ def hexagonal_axes(c_over_a: float) -> np.ndarray:
     return np.array([[1, 0, 0], [-half, root, 0], [-half, -root, 0], [0, 0, c_over_a]])
 
 
-def hexagonal_plane(plane: Indices, c_over_a: float) -> np.ndarray:
+def hexagonal_plane(plane: Sequence[float], c_over_a: float) -> np.ndarray:
     """The reciprocal lattice vector (hkil) in units of 1/a, without 2 pi: 2/3 (h a_1 + k a_2 + i a_3) + l c / c^2; shape (3,)."""
     return np.array(plane) * [2 / 3, 2 / 3, 2 / 3, 1 / c_over_a**2] @ hexagonal_axes(c_over_a)
 

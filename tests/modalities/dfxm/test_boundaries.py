@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import braggscope
@@ -15,6 +16,7 @@ from braggscope.modalities.dfxm.analysis.boundaries import boundaries
 from braggscope.modalities.dfxm.analysis.boundaries_of_volume import boundaries_of_volume
 from braggscope.modalities.dfxm.analysis.export_boundaries import export_boundaries
 from braggscope.modalities.dfxm.boundaries import scene
+from braggscope.modalities.dfxm.boundaries.across import turns_across
 from braggscope.modalities.dfxm.boundaries.burgers import candidates, crystal_orientation, probabilities
 from braggscope.modalities.dfxm.boundaries.errors import grouped_covariance
 from braggscope.modalities.dfxm.boundaries.lines import CERTAIN, EVEN, find_lines
@@ -23,6 +25,7 @@ from braggscope.modalities.dfxm.boundaries.points import background, bright_poin
 from braggscope.modalities.dfxm.geometry import id03
 from braggscope.modalities.dfxm.phantoms.boundaries import boundaries as phantom
 from braggscope.modalities.dfxm.views.boundaries import boundaries as picture
+from braggscope.physics.dislocation_arrangements import tilt_wall_field
 
 AL = 4.0495
 LAYERS = 26
@@ -430,3 +433,22 @@ def test_misorientations_come_from_the_orientation_map_of_a_layer(unseen):
     ):
         with pytest.raises(InputError, match=sentence):
             boundaries(made, geometry=id03(), **{"lattice_map": lattice, **options})
+
+
+def test_the_field_of_single_dislocations_is_left_out_beside_a_wall_that_slants():
+    """A wall whose lines lie in the layer, 15 deg off it: its field dies with the distance from the wall, not along the layer."""
+    spacing, theta, slant = 2.0, 1e-3, math.radians(15)
+    normal = np.array([math.sin(slant), 0.0, math.cos(slant)])
+    plane, size = (
+        Plane(in_plane_axes(normal), np.array([40.0, 10.0, 0.0]), 0.1, np.full((3, 3), np.nan)),
+        np.array([0.4, 0.5, 1.0]),
+    )
+    rows, columns = np.indices((200, 40))
+    at = np.stack([rows * size[0], columns * size[1], np.zeros(rows.shape)], -1)
+    across = torch.from_numpy((at - plane.centre) @ np.array([math.cos(slant), 0.0, -math.sin(slant)]))
+    h = tilt_wall_field(torch.from_numpy(plane.distance(at)), across + 0.5, theta * spacing, spacing, 0.33)
+    turn = np.degrees((h[..., 1, 0] - h[..., 0, 1]).numpy() / 2)
+    rotation = {f"rotation_{a}": (("row", "column"), turn * v) for a, v in zip("xyz", (0.0, 1.0, 0.0), strict=True)}
+    label = (np.abs(plane.distance(at)) < 0.1).astype(int)
+    found = turns_across([plane], [np.array([0.0, 1.0, 0.0])], [spacing], label, 0.0, size, xr.Dataset(rotation))[0]
+    assert found.angle == pytest.approx(theta, rel=1e-3)

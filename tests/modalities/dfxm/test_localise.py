@@ -1,5 +1,6 @@
 """Localisation of dislocations: published images, recovery within the stated error, and what is refused."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from braggscope.modalities.dfxm.dislocations.sampling import sampled
 from braggscope.modalities.dfxm.dislocations.search import located, start_level
 from braggscope.modalities.dfxm.dislocations.setting import PRESETS, setting_of
 from braggscope.physics.dislocations import straight_dislocation
+from braggscope.physics.slip_systems import hexagonal_axes
 
 DATA = Path(__file__).parents[2] / "reference"
-SHAPE = (50, 50)
+AL, SHAPE = PRESETS["al-002"], (50, 50)
 ALL = np.ones(SHAPE, bool)
 
 
@@ -245,6 +247,18 @@ def test_a_wrong_word_in_a_setting_is_named(tmp_path, line, words):
     (tmp_path / "own.toml").write_text(f"[dislocations]\n{line}\n")
     with pytest.raises(InputError, match=words):
         setting_of(str(tmp_path / "own.toml"))
+
+
+def test_the_indices_of_a_hexagonal_crystal_are_those_of_its_lattice():
+    """g.b of the prismatic reflection 10-10 with the lattice vectors a_1, a_2 and c is 1, 0 and 0, so that it lies along z so."""
+    setting = AL.replace(structure="hcp", characters="screw", hkl=(1.0, 0.0, 0.0), along_x=(0.0, 0.0, 1.0), c_over_a=1.587)
+    a_1, a_2, c = (setting.orientation() @ v for v in hexagonal_axes(1.587)[[0, 1, 3]])
+    np.testing.assert_allclose([a_1[2], a_2[2], c[2]], [math.sqrt(3) / 2, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(c, [1.587, 0, 0], atol=1e-12)
+    slanted = AL.replace(structure="hcp", characters="screw", hkl=(1.0, 0.0, 1.0), along_x=(0.0, 1.0, 0.0), c_over_a=1.587)
+    np.testing.assert_allclose(slanted.orientation() @ hexagonal_axes(1.587)[1], [1, 0, 0], atol=1e-12)  # a_2 lies in (10-11)
+    with pytest.raises(InputError, match="c_over_a is needed for hcp"):
+        AL.replace(structure="hcp", characters="screw")
 
 
 def test_a_toml_file_takes_the_place_of_a_preset(tmp_path):

@@ -244,6 +244,45 @@ def test_diffusion_is_recovered_within_its_error():
     assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.25)
 
 
+def test_the_motion_blur_of_long_exposures_does_not_halve_the_diffusion():
+    """Frames exposed all the time: <d d> = 2 S + 6 (R - S / 6), so that D from R = 0 would be D / 2."""
+    random, parts, tracks = np.random.default_rng(6), 20, []
+    for _ in range(60):
+        way = np.cumsum(random.normal(0, np.sqrt(0.09 / parts), (60 * parts, 2)), axis=0)
+        place = way.reshape(60, parts, 2).mean(1) + random.normal(0, 0.02, (60, 2))
+        tracks.append(Places(np.arange(60.0), place, np.full((60, 2, 2), 0.02**2) * np.eye(2)))
+    motion = motion_of(tracks, FIRST)
+    found = np.array([diffusion(one, motion) for one in tracks])
+    assert found[:, 0].mean() == pytest.approx(0.09, rel=0.06)
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.25)
+    msd, std = (np.array(v) for v in zip(*(mean_square_displacement(one, motion, 4) for one in tracks), strict=True))
+    assert np.allclose(msd.mean(0), 0.18 * np.arange(1, 5), rtol=0.06)
+    assert np.allclose(np.median(std, axis=0)[:2] / msd.std(0)[:2], 1, atol=0.25)
+
+
+@pytest.mark.parametrize(("error", "tracks"), [(0.02, 1), (0.4, 1), (0.2, 4)])
+def test_errors_of_diffusion_hold_that_of_the_error_of_places(error, tracks, monkeypatch):
+    """R is measured on the tracks themselves, here on few: estimates scatter as they say, about the true value."""
+    monkeypatch.setattr("braggscope.modalities.dfxm.tracking.smoothing.DRIFTS", (0.01,))
+    random, found = np.random.default_rng(8), []
+    for _ in range(60):
+        each = [walk(random, 0.09, error, (0.5, 0.2), 60) for _ in range(tracks)]
+        motion = motion_of(each, FIRST)
+        found.append([*diffusion(each[0], motion), *np.ravel(mean_square_displacement(each[0], motion, 1))])
+    d, d_std, msd, msd_std = np.array(found).T
+    assert np.sqrt(np.mean(((d - 0.09) / np.median(d_std)) ** 2)) == pytest.approx(1, abs=0.3)
+    assert np.sqrt(np.mean(((msd - 0.18 - 0.29) / np.median(msd_std)) ** 2)) == pytest.approx(1, abs=0.4)
+
+
+def test_diffusion_counts_no_step_over_a_missing_frame():
+    """Every second frame of the second half is missing: steps of two there would double what they are."""
+    motion, random = Motion(0.09 * np.eye(2), 0.01, 0.04 * np.eye(2)), np.random.default_rng(7)
+    kept = np.concatenate([np.arange(40), np.arange(40, 400, 2)])
+    full = [walk(random, 0.09, 0.2, frames=400) for _ in range(40)]
+    found = [diffusion(Places(w.steps[kept], w.place[kept], w.covariance[kept]), motion)[0] for w in full]
+    assert np.mean(found) == pytest.approx(0.09, rel=0.15)
+
+
 def test_an_image_that_is_missed_for_some_frames_is_the_same_track():
     detector = Detector.of(SHAPE, 3.5, 10)
     every = [detector.found(spots([w], k)) for k, w in enumerate(line((40, 40), (0.5, 1.5), 16))]

@@ -68,6 +68,13 @@ def test_fewest_reflections():
     assert "fewest_reflections" not in blind.attrs and blind.attrs["groups_by_g_b_0"] == 1
 
 
+def test_a_mixed_line_shows_its_edge_part_where_only_g_b_and_g_b_x_t_are_0():
+    found = visibility(reflections=("2-2-4",), systems=("[110](1-11)",), characters=("60", "edge", "screw"), lattice_nm=0.405)
+    mixed, edge, screw = (found.isel(reflection=0, dislocation=k) for k in range(3))
+    assert mixed["gb"] == mixed["gbt"] == 0 and abs(mixed["gbe"]) > 1 and mixed["flag"] == 1 and mixed["deviation"] > 1e-3
+    assert edge["flag"] == screw["flag"] == 2 and max(edge["deviation"], screw["deviation"]) < 1e-9
+
+
 def test_hcp_in_three_or_four_indices():
     found = visibility(reflections=("0002", "10-10", "110"), structure="hcp", c_over_a=1.6, characters=("edge",))
     assert found["reflection"].values.tolist() == ["0002", "10-10", "11-20"]

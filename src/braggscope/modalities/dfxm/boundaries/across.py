@@ -77,9 +77,9 @@ def _step(
     level = math.hypot(*plane.normal[:2])
     if level < 0.2 or not (label == number).any():
         return None
-    distance = plane.distance(at) / level
+    distance = plane.distance(at)  # from the wall, in which the fields die away, not along the layer
     along = at[..., :2] @ np.array([-plane.normal[1], plane.normal[0]]) / level
-    gap = max(spacing, 3 * plane.scatter / level)
+    gap = max(spacing, 3 * plane.scatter)
     other = (label > 0) & (label != number)
     free = distance_transform_edt(~other, sampling=size[:2]) > gap if other.any() else np.ones(label.shape, bool)
     ends = np.quantile(along[label == number], [0.0, 1.0])

@@ -23,6 +23,7 @@ import numpy as np
 
 from braggscope.core.errors import InputError
 from braggscope.core.geometry import Geometry, quantity
+from braggscope.physics.slip_systems import hexagonal_axes, hexagonal_plane
 
 FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian, in standard deviations
 
@@ -33,9 +34,11 @@ class Setting(Geometry):
 
     modality: ClassVar[str] = "dislocations"
 
-    hkl: tuple[float, float, float] = dataclasses.field(default=(0.0, 0.0, 2.0), metadata={"doc": "the reflection, along z"})
+    hkl: tuple[float, float, float] = dataclasses.field(
+        default=(0.0, 0.0, 2.0), metadata={"doc": "the reflection h k l, along z; of hcp -h-k is left out"}
+    )
     along_x: tuple[float, float, float] = dataclasses.field(
-        default=(1.0, 0.0, 0.0), metadata={"doc": "crystal direction along x of the sample"}
+        default=(1.0, 0.0, 0.0), metadata={"doc": "crystal direction u v w along x of the sample (hcp: of a_1, a_2, c)"}
     )
     structure: str = dataclasses.field(default="fcc", metadata={"doc": "fcc, bcc or hcp"})
     characters: str = dataclasses.field(
@@ -92,10 +95,17 @@ class Setting(Geometry):
         self.orientation()
 
     def orientation(self) -> np.ndarray:
-        """Sample <- crystal: hkl along z, the part of `along_x` perpendicular to it along x; shape (3, 3)."""
-        z = np.array(self.hkl) / np.linalg.norm(self.hkl)
-        x = np.array(self.along_x) - z * (z @ np.array(self.along_x))
-        if np.linalg.norm(x) < 1e-6 * np.linalg.norm(self.along_x):
+        """Sample <- Cartesian crystal axes: hkl along z, the part of `along_x` perpendicular to it along x; shape (3, 3)."""
+        z, x = np.array(self.hkl), np.array(self.along_x)
+        if self.structure == "hcp":
+            if self.c_over_a is None:
+                raise InputError("c_over_a is needed for hcp, such as 1.587 for titanium")
+            h, k, last = self.hkl
+            z = hexagonal_plane((h, k, -h - k, last), self.c_over_a)
+            x = x @ hexagonal_axes(self.c_over_a)[[0, 1, 3]]
+        z, length = z / np.linalg.norm(z), float(np.linalg.norm(x))
+        x = x - z * (z @ x)
+        if np.linalg.norm(x) < 1e-6 * length:
             raise InputError(f"along_x {list(self.along_x)} must not be parallel to hkl {list(self.hkl)}")
         x /= np.linalg.norm(x)
         return np.stack([x, np.cross(z, x), z])

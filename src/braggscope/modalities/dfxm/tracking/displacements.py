@@ -8,7 +8,13 @@ covariance A = G (S min(i, j) + R 1) G^T (G the pairs), and for normal steps
 
     var msd = (2 / K^2) sum_kl tr(A_kl A_kl) + (4 n^2 / K^2) sum_kl v^T A_kl v,
 
-K the number of pairs: no approximation of that model, gaps included. Diffusion is along one line, msd = 2 D t, as glide is.
+K the number of pairs: no approximation of that model, gaps included. R is that with the motion blur, which may be negative
+(`smoothing`). It is measured on N second differences of all tracks together, and its variance is in those of msd and diffusion:
+for second differences of a direction with the covariances c_m, over K of them (normal),
+
+    K var mean(a d_k^2 + b d_k d_(k+1)) = sum_m [2 a^2 c_m^2 + 2 a b c_m (c_(m+1) + c_(m-1)) + b^2 (c_m^2 + c_(m+1) c_(m-1))],
+
+which with a = -1/2, b = -1 is N var R. Diffusion is along one line, msd = 2 D t, as glide is.
 """
 
 from __future__ import annotations
@@ -35,18 +41,19 @@ def mean_square_displacement(places: Places, motion: Motion, lags: int) -> tuple
         if len(pairs) < 2:
             continue
         moved = places.place[pairs[:, 1]] - places.place[pairs[:, 0]]
-        errors = motion.error + places.covariance[pairs]  # (pair, end, 2, 2)
+        errors = motion.error + motion.blur + places.covariance[pairs]  # (pair, end, 2, 2)
         value[n - 1] = float(((moved**2).sum(1) - np.trace(errors.sum(1), axis1=1, axis2=2)).mean())
         start, stop = places.steps[pairs[:, 0]], places.steps[pairs[:, 1]]
         shared = np.maximum(np.minimum(stop[:, None], stop[None]) - np.maximum(start[:, None], start[None]), 0)
         ends = pairs[:, :, None, None] == pairs.T[None, None]  # (pair, end, end, pair)
         same = ends[:, 0, 0].astype(float) + ends[:, 1, 1] - ends[:, 0, 1] - ends[:, 1, 0]
         error = errors.mean((0, 1))
-        s, r, count = motion.diffusion, error, len(pairs)
+        s, r, count = motion.diffusion - 3 * motion.blur, error, len(pairs)  # 2 S + 6 R is what was measured
         mix = (shared**2).sum() * np.trace(s @ s) + (same**2).sum() * np.trace(r @ r)
         mix += 2 * (shared * same).sum() * np.trace(s @ r)
         along = n**2 * (shared.sum() * drift @ s @ drift + same.sum() * drift @ r @ drift)
-        std[n - 1] = math.sqrt(max(2 * mix + 4 * along, 0.0)) / count
+        of_error = 4 * _spread(2 * s + 6 * r, np.trace(s), np.trace(r), -0.5, -1.0) / motion.differences
+        std[n - 1] = math.sqrt(max(2 * mix + 4 * along, 0.0) / count**2 + of_error)
     return value, std
 
 
@@ -65,19 +72,31 @@ def diffusion(places: Places, motion: Motion) -> tuple[float, float]:
     """Diffusion coefficient along one line, length^2 per step, and its standard deviation; NaN from fewer than 4 differences.
 
     From second differences d_k, in which a steady velocity and most of a changing one falls out, less the errors of the places:
-    D = (<d_k^2> - 6 R) / 4. Their correlations (`smoothing`) give var <d_k^2> = 2 (c_0^2 + 2 c_1^2 + 2 c_2^2) / K along one line.
+    D = (<d_k^2> - 6 R) / 4. Of the N differences that R is from, a share f is this track's own, R = f R_own + (1 - f) R_others.
     """
-    middle = np.abs(np.diff(places.steps, 2)) < 0.1 if len(places.steps) > 2 else np.zeros(0, bool)
-    second = np.diff(places.place, 2, axis=0)[middle]
+    single = np.abs(np.diff(places.steps) - 1) < 0.1
+    second = np.diff(places.place, 2, axis=0)[single[1:] & single[:-1]]
     second = second[np.isfinite(second).all(1)]
     count = len(second)
     if count < 4:
         return math.nan, math.nan
-    error = float(np.trace(motion.error + places.covariance[np.isfinite(places.place).all(1)].mean(0)))
+    error = float(np.trace(motion.error + motion.blur + places.covariance[np.isfinite(places.place).all(1)].mean(0)))
     square = float((second**2).sum(1).mean())
     walk = max(square - 6 * error, 0.0) / 2
-    correlations = np.array([2 * walk + 6 * error, walk + 4 * error, error])
-    spread = second.T @ second / count
-    lines = float(np.trace(spread @ spread) / np.trace(spread) ** 2)  # 1 along one line, 1/2 in all directions
-    variance = 2 * lines * (correlations**2 @ [1, 2, 2]) / count
+    spread, own = second.T @ second / count, min(count / motion.differences, 1.0)
+    variance = _spread(spread, walk, error, 1 + 3 * own, 6 * own) / count
+    variance += 36 * _spread(spread, walk, error, -0.5, -1.0) * (1 - own) / motion.differences
     return (square - 6 * error) / 4, math.sqrt(variance) / 4
+
+
+def _spread(covariance: Array, walk: float, error: float, a: float, b: float) -> float:
+    """K times the variance of the mean of a d_k.d_k + b d_k.d_(k+1) over K second differences.
+
+    covariance: Of d_k, (2, 2): 1 over tr(C^2) / tr(C)^2 directions share what it is.  walk, error: Traces of S and R.
+    """
+    lines = float(np.trace(covariance @ covariance) / np.trace(covariance) ** 2)  # 1 along one line, 1/2 in all directions
+    c = np.zeros(11)  # c_m for m from -5 to 5
+    c[3:8] = error, -walk - 4 * error, 2 * walk + 6 * error, -walk - 4 * error, error
+    here, after, before = c[1:-1], c[2:], c[:-2]
+    every = 2 * a**2 * here**2 + 2 * a * b * here * (after + before) + b**2 * (here**2 + after * before)
+    return lines * max(float(every.sum()), 0.0)

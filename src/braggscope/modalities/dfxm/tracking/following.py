@@ -13,6 +13,7 @@ to the centroid of the common image, until it parts again. A track ends after so
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -37,11 +38,16 @@ class Motion:
     """How places move and err from frame to frame, px and steps.
 
     diffusion: S, (2, 2).  drift: q.  error: R beside the errors of the places themselves, (2, 2).
+    blur: What is to be added to R for mean squares, (2, 2), of no definite sign: an exposure over the part e of a step takes
+        S e / 6 off it, so that R may be negative there, which the filter cannot have (`smoothing`).
+    differences: Second differences from which R was measured; infinite where it is known.
     """
 
     diffusion: Array
     drift: float
     error: Array
+    blur: Array = field(default_factory=lambda: np.zeros((2, 2)))
+    differences: float = math.inf
 
     def transition(self, dt: float) -> tuple[Array, Array]:
         """F and Q over dt steps."""

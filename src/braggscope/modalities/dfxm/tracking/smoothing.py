@@ -5,8 +5,10 @@ Second differences d_k of the places of a track in a row of equal steps, diffusi
     <d_k d_k> = 2 S + 6 R,    <d_k d_(k+1)> = -S - 4 R,    so that    R = -(A + 2 B) / 2,    S = (A - 6 R) / 2
 
 (the estimator of Vestergaard, Blainey & Flyvbjerg 2014, Phys. Rev. E 89, 022726, for increments, one difference further so that a
-slowly changing drift falls out). The wandering q of the drift is the one under which the innovations of the filter are most
-likely. The smoother is that of Rauch, Tung & Striebel 1965.
+slowly changing drift falls out). The motion blur of an exposure over the part e of a step makes R smaller by S e / 6, so that it
+may be negative, and leaves S as it is (Berglund 2010, Phys. Rev. E 82, 011917): mean squares take R as it comes out; the filter
+takes an R that is an error, and the S that is then left of A. The wandering q of the drift is the one under which the innovations
+of the filter are most likely. The smoother is that of Rauch, Tung & Striebel 1965.
 """
 
 from __future__ import annotations
@@ -90,11 +92,11 @@ def motion_of(tracks: Sequence[Places], before: Motion) -> Motion:
     pairs = pairs[np.isfinite(pairs).all((1, 2)) & (np.abs(np.nan_to_num(pairs)) < limit).all((1, 2))]
     a = known.T @ known / len(known)
     b = pairs[:, 0].T @ pairs[:, 1] / max(len(pairs), 1)
-    error = _at_least(-(a + b + b.T) / 2)
-    diffusion = _at_least((a - 6 * error) / 2)
     mean = np.nanmean(np.concatenate([t.covariance[np.isfinite(t.place).all(1)] for t in tracks]), axis=0)
-    error = _at_least(error - mean)
-    trials = [Motion(diffusion, q, error) for q in DRIFTS]
+    beside = -(a + b + b.T) / 2 - mean
+    error = _at_least(beside)
+    diffusion = _at_least((a - 6 * (error + mean)) / 2)
+    trials = [Motion(diffusion, q, error, beside - error, len(known)) for q in DRIFTS]
     return max(trials, key=lambda m: sum(smoothed(t, m, back=False).likelihood for t in tracks))
 
 

@@ -48,7 +48,7 @@ def scaled(places: Places, motion: Motion, scale: Scale) -> tuple[Places, Motion
     """Places and motion in the unit of the scale instead of pixels."""
     s = scale.size
     both = np.outer(s, s)
-    moved = replace(motion, diffusion=motion.diffusion * both, error=motion.error * both)
+    moved = replace(motion, diffusion=motion.diffusion * both, error=motion.error * both, blur=motion.blur * both)
     return replace(places, place=places.place * s, covariance=places.covariance * both), moved
 
 
