@@ -236,7 +236,7 @@ def _of_images(results: Sequence[_Image]) -> dict[str, xr.DataArray]:
     columns = {
         "number": ([math.nan if f is None else len(f.which) for f in fits], "1", "dislocations in the image"),
         "number_probability": ([_of(o, lambda f: f.number.max()) for o in results], "1", "probability of this number"),
-        "none_probability": ([_of(o, lambda f: f.none) for o in results], "1", "probability of none, also where a number is given"),
+        "none_probability": ([_of(o, lambda f: f.none) for o in results], "1", "probability of none, with a number given too"),
         "background": ([v.background for v in levels], "count", "background"),
         "amplitude": ([v.amplitude if f and f.which else math.nan for v, f in zip(levels, fits, strict=True)], "count/nm",
                       "counts per nm of depth at full reflection"),
