@@ -13,4 +13,5 @@ class InputError(BraggscopeError, ValueError):
 
 def one_of(what: str, got: str, choices: list[str]) -> InputError:
     """The error for a name that is not among the known ones."""
-    return InputError(f"unknown {what} '{got}'; there are: {', '.join(sorted(choices)) or 'none'}")
+    in_order = sorted(choices, key=lambda name: (int(name) if name.isdecimal() else 0, name))
+    return InputError(f"unknown {what} '{got}'; there are: {', '.join(in_order) or 'none'}")

@@ -211,6 +211,40 @@ def test_a_saturated_image_is_flagged(tmp_path):
     assert result["flag"].values[0] == 2 and result.sizes["dislocation"] == 0
 
 
+@pytest.mark.parametrize("preset", ["al-002", "al-002-legacy"])
+def test_an_image_without_a_dislocation_is_flagged_where_one_was_asked_for(tmp_path, preset):
+    np.save(tmp_path / "empty.npy", np.random.default_rng(1).poisson(10, (30, 40)))
+    found = braggscope.analyse("dfxm", "localise", str(tmp_path / "empty.npy"), preset=preset, character=("1",))
+    assert found.number == 1
+    assert found.none_probability > 0.05
+    assert found.flag.item() & 5
+
+
+def test_an_image_with_its_brightest_pixels_cut_off_is_fitted_and_flagged(tmp_path):
+    """No place explains more than the background at the amplitude of the preset; the place is right all the same."""
+    stored = published(1)
+    np.save(tmp_path / "cut.npy", np.minimum(stored["im_obs"], 60))
+    found = braggscope.analyse("dfxm", "localise", str(tmp_path / "cut.npy"), preset="al-002-legacy", character=("1",))
+    assert found.flag.item() & 64
+    assert np.hypot(found.x.item() - stored["true_loc_dis"][0], found.y.item() - stored["true_loc_dis"][1]) < 10
+
+
+def test_the_released_likelihood_tells_no_readout_noise_beside_the_background(tmp_path):
+    """Both are in its variance alone, so that only their sum is inferred."""
+    stored = published(2)
+    np.save(tmp_path / "image.npy", stored["im_obs"])
+    found = braggscope.analyse("dfxm", "localise", str(tmp_path / "image.npy"), preset="al-002-released", character=("2",))
+    assert found.flag.item() == 0
+    assert np.hypot(found.x.item() - stored["true_loc_dis"][0], found.y.item() - stored["true_loc_dis"][1]) < 3
+
+
+def test_a_published_character_goes_by_its_slip_system_too():
+    setting = PRESETS["al-002"]
+    assert [one.name for one in chosen(setting, ["[110](1-11)", "2"])] == ["2", "2"]
+    with pytest.raises(InputError, match=r"unknown character '13'; there are: 1 or \[110\]\(-111\), 2 or"):
+        chosen(setting, ["13"])
+
+
 def test_a_scan_of_motors_is_refused():
     scan = braggscope.simulate("dfxm", "subgrains", shape=(3, 4), frame_shape=(8, 9), seed=1)
     with pytest.raises(InputError, match=r"images of one setting, .* not a scan of"):
@@ -222,7 +256,7 @@ def test_a_scan_of_motors_is_refused():
     [
         ({"preset": "al-200"}, "preset must be one of al-002"),
         ({"preset": "nothing.toml"}, "does not exist"),
-        ({"character": ("13",)}, "unknown character .13.; there are: 1, "),
+        ({"character": ("13",)}, "unknown character .13.; there are: 1 or "),
         ({"character": ("1", "2", "3")}, "character must be one for all or one for each of the 2 images, got 3"),
         ({"dislocations": -1}, "dislocations must be between 0 and 12, got -1"),
         ({"most": 99999}, "most must be between 1 and 12, got 99999"),

@@ -126,7 +126,9 @@ def test_the_phantom_is_found_by_name(tmp_path):
      ({"shape": (5, 5, 5)}, "points along phi, or phi and chi"), ({"shape": (5,), "half_deg": (0.0,)}, "half_deg must be angles"),
      ({"crystal": "Xx"}, "crystal must be one of"), ({"preset": "al-111"}, "preset must be one of al-002"),
      ({"preset": "al-002-legacy", "resolution": "full"}, "conventions of the released code"),
-     ({"peak": -1.0}, "peak must be positive"), ({"characters": "13"}, "13"), ({"network": "none.data"}, "does not exist")],
+     ({"peak": -1.0}, "peak must be positive"), ({"gain": 0.0}, "gain must be positive, got 0"),
+     ({"noise": "counts", "background": -5.0}, "background must be 0 or more, got -5"),
+     ({"characters": "13"}, "13"), ({"network": "none.data"}, "does not exist")],
 )  # fmt: skip
 def test_an_option_that_cannot_be_is_named(options, sentence):
     with pytest.raises(InputError, match=sentence):
@@ -136,3 +138,8 @@ def test_an_option_that_cannot_be_is_named(options, sentence):
 def test_an_output_of_another_kind_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"output must end in \.h5"):
         simulate_dislocations(output=tmp_path / "a.png")
+
+
+def test_a_stack_of_one_point_is_refused_by_the_option_s_name(tmp_path):
+    with pytest.raises(InputError, match="rocking must be points along phi, or along phi and chi, at least 2 along each, got 1"):
+        simulate_dislocations(output=tmp_path / "a.h5", rocking=(1,))

@@ -171,8 +171,8 @@ def _flag(model: ImageModel, found: Found, pixels: int) -> int:
     best = found.fit
     outside = model.to_image(best.which, _mean(best)) if best.which else np.zeros((0, 2))
     reasons = {
-        1: not best.which,
-        4: found.number.max() < SURE,
+        1: not best.which or found.none > 0.5,
+        4: found.number.max() < SURE or 1 - SURE < found.none < SURE,
         8: bool((found.probability < SURE).any()),
         16: bool((np.abs(outside) > np.array(model.shape) * model.optics.pitch_nm / 2).any()),
         32: not best.converged,
@@ -236,7 +236,7 @@ def _of_images(results: Sequence[_Image]) -> dict[str, xr.DataArray]:
     columns = {
         "number": ([math.nan if f is None else len(f.which) for f in fits], "1", "dislocations in the image"),
         "number_probability": ([_of(o, lambda f: f.number.max()) for o in results], "1", "probability of this number"),
-        "none_probability": ([_of(o, lambda f: f.number[0]) for o in results], "1", "probability that there is none"),
+        "none_probability": ([_of(o, lambda f: f.none) for o in results], "1", "probability of none, with a number given too"),
         "background": ([v.background for v in levels], "count", "background"),
         "amplitude": ([v.amplitude if f and f.which else math.nan for v, f in zip(levels, fits, strict=True)], "count/nm",
                       "counts per nm of depth at full reflection"),

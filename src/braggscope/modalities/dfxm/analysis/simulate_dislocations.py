@@ -52,6 +52,9 @@ def simulate_dislocations(
         raise InputError(f"seed must be a whole number from 0 on, got {seed}")
     if min(frame_shape) < 1:
         raise InputError(f"frame_shape must be positive lengths, got {' x '.join(map(str, frame_shape))}")
+    if len(rocking) > 2 or min(rocking, default=2) < 2:
+        points = " x ".join(map(str, rocking))
+        raise InputError(f"rocking must be points along phi, or along phi and chi, at least 2 along each, got {points}")
     made = dislocations(
         None, shape=rocking, frame_shape=frame_shape, seed=seed, peak=peak, noise=noise, preset=preset,
         characters=",".join(characters), images=images, count=count, region=region, half_deg=half_deg, resolution=resolution,

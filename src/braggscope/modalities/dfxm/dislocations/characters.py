@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from braggscope.core.errors import InputError, one_of
+from braggscope.core.errors import InputError
 from braggscope.physics.slip_systems import line_directions, miller_text, slip_systems
 
 from .optics import Optics
@@ -39,10 +39,15 @@ class Character:
     @property
     def label(self) -> str:
         """Name with the parts that a reader knows."""
+        return self.name if self.system == self.name else f"{self.name} {self.system} edge"
+
+    @property
+    def system(self) -> str:
+        """Slip system of a published one; of others the name, which has it."""
         if not self.name.isdigit():
             return self.name
         b, n = PUBLISHED[int(self.name) - 1]
-        return f"{self.name} {miller_text(b, '[]')}{miller_text(n, '()')} edge"
+        return miller_text(b, "[]") + miller_text(n, "()")
 
 
 def characters_of(setting: Setting) -> list[Character]:
@@ -68,12 +73,14 @@ def characters_of(setting: Setting) -> list[Character]:
 
 
 def chosen(setting: Setting, names: Sequence[str]) -> list[Character]:
-    """Characters by name. Raises InputError, naming those there are, for an unknown slip system or number."""
-    known = {one.name: one for one in characters_of(setting)}
+    """Characters by name, or by slip system. Raises InputError, naming those there are, for an unknown slip system or number."""
+    all_of_them = characters_of(setting)
+    known = {name: one for one in all_of_them for name in (one.name, one.system)}
     for name in names:
         if name not in known:
-            shown = list(known) if len(known) <= 24 else [*list(known)[:8], f"... ({len(known)} in all)"]
-            raise one_of("character", name, shown)
+            shown = [one.name if one.name == one.system else f"{one.name} or {one.system}" for one in all_of_them]
+            listed = shown if len(shown) <= 24 else [*shown[:8], f"... ({len(shown)} in all)"]
+            raise InputError(f"unknown character '{name}'; there are: {', '.join(listed)}")
     return [known[name] for name in names]
 
 

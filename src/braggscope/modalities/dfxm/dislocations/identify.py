@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import softmax
 
 from .fit import Fit, Level, deviation, fit
 from .model import ImageModel
@@ -37,13 +38,15 @@ class Found:
     fit: The best, with the posterior of its places.
     probability: Of each dislocation's character, beside the others as they are; shape (dislocation,).
     alternatives: Probability of every character for each dislocation, shape (dislocation, character).
-    number: Probability of 0, 1, ... dislocations.
+    number: Probability of 0, 1, ... dislocations, of the numbers that were asked for.
+    none: Probability that there is none, also where a number was asked for.
     """
 
     fit: Fit
     probability: Array
     alternatives: Array
     number: Array
+    none: float
 
 
 def identified(
@@ -61,10 +64,8 @@ def identified(
     least, most: Of dislocations.  which: Characters to choose from; all by default.
     """
     choice = list(range(len(model.characters))) if which is None else list(which)
-    best: dict[int, Fit] = {}
+    best = {0: with_posterior(model, counts, usable, _none(model, counts, usable, level))}
     known: list[Fit] = []
-    if least == 0:
-        best[0] = with_posterior(model, counts, usable, _none(model, counts, usable, level))
     for n in range(1, most + 1):
         if n == 1:
             known = located(model, counts, usable, level, choice)
@@ -77,23 +78,17 @@ def identified(
         if not known:
             break
         best[n] = with_posterior(model, counts, usable, known[0])
-        if (
-            n > least
-            and n - 1 in best
-            and _log(model, best, level, n, len(choice)) < _log(model, best, level, n - 1, len(choice)) - UNLIKELY
-        ):
+        if n > least and _log(model, best, level, n, len(choice)) < _log(model, best, level, n - 1, len(choice)) - UNLIKELY:
             break
-    logs = {n: _log(model, best, level, n, len(choice)) for n in best if n >= least}
-    number = np.zeros(most + 1)
-    top = max(logs.values())
-    for n, value in logs.items():
-        number[n] = math.exp(value - top)
-    number /= number.sum()
+    logs = np.array([_log(model, best, level, n, len(choice)) if n in best else -math.inf for n in range(most + 1)])
+    logs[np.isnan(logs)] = -math.inf  # an image that tells nothing of a place
+    asked = np.arange(most + 1) >= least
+    number = softmax(np.where(asked, logs, -math.inf)) if np.isfinite(logs[asked]).any() else np.eye(most + 1)[max(best)]
     chosen = best[int(number.argmax())]
     alternatives = np.array([_alternatives(model, counts, usable, chosen, k, choice) for k in range(len(chosen.which))])
     alternatives = alternatives.reshape(len(chosen.which), len(model.characters))
     own = alternatives[np.arange(len(chosen.which)), list(chosen.which)]
-    return Found(chosen, own, alternatives, number)
+    return Found(chosen, own, alternatives, number, float(softmax(logs)[0]))
 
 
 def _none(model: ImageModel, counts: Array, usable: Array, level: Level) -> Fit:

@@ -44,7 +44,8 @@ def start_level(model: ImageModel, counts: Array, usable: Array) -> Level:
     gain = setting.gain or 1.0
     noise2 = spread**2 - gain * max(background, 0.0)
     readout2 = setting.readout**2 if setting.readout is not None else max(noise2, 0.05 * spread**2)
-    free = (setting.amplitude is None, setting.background is None, setting.gain is None, setting.readout is None)
+    told = setting.background_in_mean or setting.background is not None  # else in the variance alone, as the read-out noise is
+    free = (setting.amplitude is None, setting.background is None, setting.gain is None, setting.readout is None and told)
     amplitude = setting.amplitude if setting.amplitude is not None else _first_amplitude(model, values, background)
     return Level(amplitude, background, gain, readout2, free)
 
@@ -167,7 +168,8 @@ def located(model: ImageModel, counts: Array, usable: Array, level: Level, which
     starts: list[tuple[float, int, Array]] = []
     for one in which:
         own = [c for c in found if c.which == one]
-        rivals = [c for c in own if c.fall > RIVALS * own[0].fall]
+        least = own[0].fall - (1 - RIVALS) * abs(own[0].fall)  # below 0 where no place explains more than the background does
+        rivals = [c for c in own if c.fall >= least]
         begun = sorted((at for c in rivals for at in _finer(model, counts, usable, level, c)), key=lambda start: start[0])
         starts += [(lost, one, place) for lost, place in begun[:TRIED]]
     return followed(model, counts, usable, [((one,), np.reshape(place, (1, 2)), level) for _, one, place in starts])

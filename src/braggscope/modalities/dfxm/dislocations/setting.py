@@ -66,7 +66,7 @@ class Setting(Geometry):
     bandwidth_fwhm: float = quantity("1", low=1e-7, high=0.1, default=1.4e-4, doc="relative energy bandwidth")
     aperture_rad: float = quantity("rad", low=1e-6, high=0.1, default=7.31e-4, doc="full width of the objective's aperture")
     amplitude: float | None = quantity(
-        "count/nm", low=0, high=1e9, default=None, doc="counts per nm of depth at full reflection; left out: from the image"
+        "count/nm", low=1e-9, high=1e9, default=None, doc="counts per nm of depth at full reflection; left out: from the image"
     )
     background: float | None = quantity("count", low=0, high=1e9, default=None, doc="level; left out: from the image")
     readout: float | None = quantity("count", low=0, high=1e6, default=None, doc="read-out noise; left out: from the image")

@@ -126,6 +126,7 @@ def dislocations(
     if resolution == "auto":
         resolution = "full" if len(shape) > 1 else "closed"
     _check(shape, half_deg, images, count, noise, region, resolution, crystal, network, setting)
+    _check_detector(gain, offset, readout, background)
     full = float(optics_of(setting).weight_nm.sum())
     amplitude = (setting.amplitude or FULL / full) if peak is None else peak / full
     if not 0 < amplitude < math.inf:
@@ -320,3 +321,12 @@ def _check(
         raise InputError(f"crystal must be one of {', '.join(CRYSTALS)}, got '{crystal}'")
     if setting.conventions == "legacy" and (resolution == "full" or crystal or network):
         raise InputError("the conventions of the released code are for isotropic straight lines and the closed resolution alone")
+
+
+def _check_detector(gain: float, offset: float, readout: float, background: float) -> None:
+    """Raise InputError for a detector that cannot be."""
+    if not 0 < gain < math.inf:
+        raise InputError(f"gain must be positive, got {gain:g}")
+    for name, value in (("offset", offset), ("readout", readout), ("background", background)):
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} must be 0 or more, got {value:g}")
