@@ -91,7 +91,8 @@ def pixel_attributes(dataset: xr.Dataset, geometry: DfxmGeometry | None = None) 
 def image_dims(dataset: xr.Dataset) -> tuple[str, str]:
     """The two dimensions of the pixels of a map. Raises InputError where it is not a map over detector pixels."""
     if tuple(dataset["flag"].dims) != ("row", "column"):
-        raise InputError(f"the map must be over row and column, got {', '.join(map(str, dataset['flag'].dims))}")
+        over = ", ".join(map(str, dataset["flag"].dims))
+        raise InputError(f"the map must be over row and column, as `braggscope map` makes it of a scan, got one over {over}")
     return "row", "column"
 
 

@@ -121,12 +121,15 @@ def _systems(structure: str, c_over_a: float | None, words: Sequence[str]) -> li
     """The slip systems that are asked for."""
     try:
         every = slip.slip_systems(structure, c_over_a=c_over_a)
-        if not words:
-            return every
-        if structure != "hcp":
-            return [slip.slip_system(word) for word in words]
     except ValueError as error:
         raise InputError(str(error)) from None
+    if not words:
+        return every
+    if structure != "hcp":
+        try:
+            return [slip.slip_system(word) for word in words]
+        except ValueError as error:
+            raise InputError(f"systems: {error}") from None
     known = {one.name: one for one in every}
     for word in words:
         if word not in known:
