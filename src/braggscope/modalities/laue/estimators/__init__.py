@@ -1,0 +1,1 @@
+"""Methods of Laue maps, one to a file."""
