@@ -1,0 +1,100 @@
+"""The peaks of one frame as indexing takes them: places with their variances, and the directions they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from braggscope.core.errors import InputError
+
+from ..detector import detector_matrix, scattering_directions
+from ..geometry import LaueGeometry
+
+BEYOND = 20  # px that a detector whose size is not stated reaches beyond the outermost peaks
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """Peaks, brightest first.
+
+    places: Row and column, px, shape (peak, 2).  variance: Theirs, px^2, shape (peak, 2); 1 where not `weighted`.
+    order: Place of each peak in the table they came from.  directions: Unit scattering vectors, laboratory, shape (peak, 3).
+    sines: sin theta.  inverse: Of the detector matrix.  rows, columns: Of the detector, px.
+    radians_per_px: How far a scattering vector turns for a pixel, the mean over the peaks.
+    """
+
+    places: np.ndarray
+    variance: np.ndarray
+    weighted: bool
+    order: np.ndarray
+    directions: np.ndarray
+    sines: np.ndarray
+    matrix: np.ndarray
+    inverse: np.ndarray
+    rows: int
+    columns: int
+    radians_per_px: float
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def pattern_of(
+    row: np.ndarray,
+    column: np.ndarray,
+    intensity: np.ndarray,
+    geometry: LaueGeometry,
+    *,
+    row_std: np.ndarray | None = None,
+    column_std: np.ndarray | None = None,
+) -> Pattern:
+    """The pattern of peaks on the detector of a geometry; peaks that are not finite are left out.
+
+    row, column: Px from 0, shape (peak,).  intensity: Brighter ones are tried first.  row_std, column_std: Where known, px.
+    """
+    bright = np.where(np.isfinite(intensity), intensity, -np.inf)
+    order = np.argsort(-bright, kind="stable")
+    order = order[(np.isfinite(row) & np.isfinite(column))[order]]
+    places = np.ascontiguousarray(np.stack([row, column], 1)[order], float)
+    weighted = row_std is not None and column_std is not None
+    variance = np.ones_like(places)
+    if row_std is not None and column_std is not None:
+        variance = np.stack([row_std, column_std], 1)[order] ** 2
+        known = np.isfinite(variance) & (variance > 0)
+        variance[~known] = variance[known].max() if known.any() else 1.0
+    matrix = detector_matrix(geometry)
+    directions = np.ascontiguousarray(scattering_directions(matrix, places[:, 0], places[:, 1]))
+    beside = [scattering_directions(matrix, places[:, 0] + i, places[:, 1] + j) for i, j in ((1, 0), (0, 1))]
+    turns = [np.linalg.norm(one - directions, axis=1).mean() for one in beside] if len(places) else [1.0]
+    rows, columns = (_size(size, places[:, i]) for i, size in enumerate((geometry.rows, geometry.columns)))
+    return Pattern(
+        places, variance, weighted, order, directions, -directions[:, 0], matrix, np.linalg.inv(matrix), rows, columns,
+        float(np.mean(turns)),
+    )  # fmt: skip
+
+
+def pattern_of_table(peaks: xr.Dataset, geometry: LaueGeometry) -> Pattern:
+    """The pattern of a table of peaks: `row`, `column` and, where they are there, `intensity` and the standard deviations.
+
+    Raises InputError for a table without rows and columns, and for peaks outside the detector.
+    """
+    lacking = [name for name in ("row", "column") if name not in peaks or peaks[name].dims != ("peak",)]
+    if lacking:
+        raise InputError(f"a table of peaks has {' and '.join(lacking)} over peak, this one does not; find peaks with laue peaks")
+    row, column = peaks["row"].values.astype(float), peaks["column"].values.astype(float)
+    for name, at, size in (("row", row, geometry.rows), ("column", column, geometry.columns)):
+        if size is not None and len(at) and not (np.nanmin(at) > -1 and np.nanmax(at) < size):
+            raise InputError(
+                f"{name} of a peak must be on the detector of {size} {name}s, got {np.nanmin(at):.1f} to {np.nanmax(at):.1f}; give "
+                "the calibration of this detector"
+            )
+    stds = {f"{n}_std": peaks[f"{n}_std"].values for n in ("row", "column") if f"{n}_std" in peaks}
+    intensity = peaks["intensity"].values if "intensity" in peaks else np.zeros(len(row))
+    return pattern_of(row, column, intensity, geometry, **stds)
+
+
+def _size(stated: int | None, at: np.ndarray) -> int:
+    """Rows or columns of the detector, or up to a little beyond the last peak."""
+    return stated if stated is not None else int(at.max(initial=0.0)) + BEYOND
