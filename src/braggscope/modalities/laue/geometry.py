@@ -25,6 +25,7 @@ class LaueGeometry(Geometry):
     """
 
     modality: ClassVar[str] = "laue"
+    own_suffixes: ClassVar[tuple[str, ...]] = (".det", ".poni", ".xml", ".txt")
 
     distance_mm: float = quantity("mm", low=1.0, high=1e4, doc="distance from sample to detector plane, LaueTools dd")
     xcen_px: float = quantity("px", low=-1e5, high=1e5, doc="pixel X of the foot of the normal, from 1")
@@ -42,8 +43,6 @@ class LaueGeometry(Geometry):
     roll_deg: float = quantity("deg", low=-180.0, high=180.0, doc="turn of this laboratory about the beam (frames)", default=0.0)
     material: str = ""
     substrate: str = ""
-
-    own_suffixes: ClassVar[tuple[str, ...]] = (".det", ".poni", ".xml", ".txt")
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:

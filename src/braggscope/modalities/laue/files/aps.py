@@ -1,4 +1,4 @@
-"""Peaks and indexed patterns of APS 34-ID: PixelPeakList, PeaksFile and IndexFile.
+"""Peaks and indexed patterns of APS 34-ID: PixelPeakList, PeaksFile and IndexFile; the last two are written, too.
 
 Pixels there count from 0 in the binned region of interest, so that a place x lies at start + group (x + 1/2) - 1/2 on the
 detector. Directions G^ are unit vectors of q in the APS laboratory (`frames`); the reciprocal lattice is a*, b*, c*, a brace to
@@ -21,7 +21,7 @@ from ..detector import HC
 from ..frames import FROM_APS, about_beam, rotation_of, ub_from_aps, ub_to_aps
 from .grains import IndexedGrain, table_of
 from .table import angles_of, peak_table
-from .text import numbers, text_of, write_lines
+from .text import kind_of, numbers, text_of, write_lines
 
 
 def read_pixels(path: str | Path) -> xr.Dataset:
@@ -66,25 +66,29 @@ def write_directions(path: str | Path, q: np.ndarray, intensity: np.ndarray, *, 
 def read_index(path: str | Path) -> list[IndexedGrain]:
     """The indexed patterns of an IndexFile, UB in the laboratory of this program.
 
-    facts: euler_deg (those of the file: z, y, z), header. Raises InputError where a pattern lacks its reciprocal lattice.
+    The directions that it lists are calculated; where its PeaksFile lies beside it, q_x, q_y and q_z are the measured ones.
+    facts: euler_deg (z, y, z), goodness, lattice (as the file has it).
+    Raises InputError where a pattern lacks its reciprocal lattice.
     """
     text = text_of(path)
     header = _header(text)
     numbers_of = re.findall(r"^\$pattern(\d+)", text, re.MULTILINE)
     if not numbers_of:
         raise InputError(f"{path} must hold indexed patterns ($pattern0 ...), but has none")
-    return [_pattern(text, header, number, path) for number in numbers_of]
+    beside = Path(path).parent / Path(header.get("peakFile", "none").strip("'").replace("\\", "/")).name
+    measured = read_directions(beside) if kind_of(beside) == "directions" else None
+    return [_pattern(text, header, number, measured, path) for number in numbers_of]
 
 
 def read_index_table(path: str | Path) -> xr.Dataset:
     """The indexed directions of all patterns of an IndexFile as one table."""
-    return table_of(read_index(path)).assign_attrs(input_file=Path(path).name)
+    return table_of(read_index(path)).assign_attrs(table_file=Path(path).name)
 
 
 def write_index(path: str | Path, grains: Sequence[IndexedGrain], crystals: Sequence[Crystal], *, roll_deg: float = 0.0) -> None:
     """Write grains as an IndexFile.
 
-    grains: With peaks of h, k, l; where they have q_x, q_y, q_z, those are written, else the directions of UB h.
+    grains: With peaks of h, k, l; their q_x, q_y, q_z are the measured directions, of which the file gets the errors.
     crystals: Of each grain: lattice parameters of the header, and the rotation of the matrix.
     roll_deg: That of the geometry with which UB was found; the file is in the unturned laboratory.
     """
@@ -118,34 +122,28 @@ def euler_of(rotation: np.ndarray) -> np.ndarray:
     return np.rad2deg(np.array([np.arctan2(m[2, 1], m[2, 0]), np.arctan2(sine, m[2, 2]), np.arctan2(m[1, 2], -m[0, 2])]))
 
 
-def _pattern(text: str, header: dict[str, str], number: str, path: str | Path) -> IndexedGrain:
+def _pattern(text: str, header: dict[str, str], number: str, measured: xr.Dataset | None, path: str | Path) -> IndexedGrain:
     own = {name: header.get(f"{name}{number}") for name in ("recip_lattice", "EulerAngles", "rms_error", "goodness")}
     if own["recip_lattice"] is None:
         raise InputError(f"{path}: pattern {number} lacks $recip_lattice{number}")
     lattice = np.array(numbers(own["recip_lattice"], path, f"$recip_lattice{number}", 9)).reshape(3, 3).T
     rows = _array(text, number, path)
     q = rows[:, :3] @ FROM_APS.T
-    columns = {
-        **_directions(q),
-        "h": rows[:, 3],
-        "k": rows[:, 4],
-        "l": rows[:, 5],
-        "energy": rows[:, 7],
-        "deviation_deg": rows[:, 8],
-    }
+    columns = {**dict(zip("hkl", rows[:, 3:6].T, strict=True)), "energy": rows[:, 7], "deviation_deg": rows[:, 8]}
     if rows.shape[1] > 9:
         columns["source"] = rows[:, 9]
+        if measured is not None and rows[:, 9].max() < measured.sizes["peak"]:
+            peaks = measured.isel(peak=rows[:, 9].astype(int))
+            q = np.stack([peaks[f"q_{axis}"].values for axis in "xyz"], -1)
+            columns["intensity"] = peaks["intensity"].values
+    columns |= _directions(q)
     euler = numbers(own["EulerAngles"], path, f"$EulerAngles{number}", 3) if own["EulerAngles"] else None
     return IndexedGrain(
         ub=ub_from_aps(lattice),
         peaks=columns,
         material=header.get("structureDesc", ""),
         rms_deg=float(own["rms_error"]) if own["rms_error"] else None,
-        facts={
-            "euler_deg": euler,
-            "goodness": float(own["goodness"] or "nan"),
-            "lattice_parameters": header.get("latticeParameters"),
-        },
+        facts={"euler_deg": euler, "goodness": float(own["goodness"] or "nan"), "lattice": header.get("latticeParameters")},
     )
 
 
@@ -181,9 +179,10 @@ def _pattern_lines(grain: IndexedGrain, crystal: Crystal, number: int, roll_deg:
         f"$rms_error{number}\t\t{np.sqrt((error**2).mean()):.5f}\t\t\t\t\t// rms error of (measured-predicted) (deg)",
         f"$rotation_matrix{number}\t\t{_braces(rotation)}",
         f"$recip_lattice{number}\t\t{_braces(lattice)}",
-        f"$array{number}\t 10 {len(grain):4d}             G^                         (hkl)       intens      E(keV)      err(deg)   PkIndex",
+        f"$array{number}\t 10 {len(grain):4d}             G^                         (hkl)       "
+        "intens      E(keV)      err(deg)   PkIndex",
     ]
-    for i, (g, hkl) in enumerate(zip(measured @ FROM_APS, grain.hkl, strict=True)):
+    for i, (g, hkl) in enumerate(zip(expected @ FROM_APS, grain.hkl, strict=True)):
         spot = f"({g[0]:10.7f} {g[1]:10.7f} {g[2]:10.7f})     ({hkl[0]:3.0f} {hkl[1]:3.0f} {hkl[2]:3.0f})"
         text.append(f"    [{i:3d}]   {spot}  {intensity[i]:8.4f},  {energy[i]:10.4f},  {error[i]:10.5f}  {source[i]:6.0f}")
     return text
@@ -230,4 +229,4 @@ def _whole(place: np.ndarray, header: dict[str, str], axis: str) -> np.ndarray:
 
 def _about(header: dict[str, str], path: str | Path) -> dict[str, str]:
     named = {"detector": "detector_ID", "material": "structureDesc", "image": "inputImage"}
-    return {"input_file": Path(path).name, **{ours: header[name] for ours, name in named.items() if name in header}}
+    return {"table_file": Path(path).name, **{ours: header[name] for ours, name in named.items() if name in header}}

@@ -51,17 +51,11 @@ def detector_of(geometry: LaueGeometry, identity: str = "") -> ApsDetector:
     if not geometry.rows or not geometry.columns:
         raise InputError("a detector of APS 34-ID needs rows and columns; give the geometry both")
     matrix, pitch = FROM_APS.T @ unturned_matrix(geometry), geometry.pixel_um / 1e3
-    x, y = matrix[:, 0] / pitch, matrix[:, 1] / pitch
-    turn = np.column_stack([x, y, np.cross(x, y)])
-    p = turn.T @ matrix[:, 2] + np.array([(geometry.columns - 1) / 2 * pitch, (geometry.rows - 1) / 2 * pitch, 0.0])
-    shape = (geometry.columns, geometry.rows)
-    return ApsDetector(
-        shape,
-        (shape[0] * pitch, shape[1] * pitch),
-        tuple(Rotation.from_matrix(turn).as_rotvec().tolist()),
-        tuple(p.tolist()),
-        identity,
-    )
+    x, y, size = geometry.columns, geometry.rows, (geometry.columns * pitch, geometry.rows * pitch)
+    turn = np.column_stack([matrix[:, 0], matrix[:, 1], np.cross(matrix[:, 0], matrix[:, 1]) / pitch]) / pitch
+    p = turn.T @ matrix[:, 2] + np.array([(x - 1) / 2 * pitch, (y - 1) / 2 * pitch, 0.0])
+    r = Rotation.from_matrix(turn).as_rotvec()
+    return ApsDetector((x, y), size, (float(r[0]), float(r[1]), float(r[2])), (float(p[0]), float(p[1]), float(p[2])), identity)
 
 
 def read_detectors(path: str | Path) -> list[ApsDetector]:

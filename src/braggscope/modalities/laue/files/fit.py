@@ -48,7 +48,7 @@ def read_fit(path: str | Path) -> list[IndexedGrain]:
 
 def read_fit_table(path: str | Path) -> xr.Dataset:
     """The indexed peaks of all grains of a .fit file as one table."""
-    return table_of(read_fit(path)).assign_attrs(input_file=Path(path).name)
+    return table_of(read_fit(path)).assign_attrs(table_file=Path(path).name)
 
 
 def write_fit(path: str | Path, grains: Sequence[IndexedGrain], crystals: Sequence[Crystal], geometry: LaueGeometry) -> None:

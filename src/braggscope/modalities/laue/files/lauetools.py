@@ -30,19 +30,7 @@ NAMES = {
     "peak_inclination": "inclination", "Ipixmax": "maximum", "Xfiterr": "column_std", "Yfiterr": "row_std",
 }  # fmt: skip
 """LaueTools' columns under the names of this program; the rest is derived from these."""
-DAT = [
-    "peak_X",
-    "peak_Y",
-    "peak_Itot",
-    "peak_Isub",
-    "peak_fwaxmaj",
-    "peak_fwaxmin",
-    "peak_inclination",
-    "Xdev",
-    "Ydev",
-    "peak_bkg",
-    "Ipixmax",
-]
+DAT = "peak_X peak_Y peak_Itot peak_Isub peak_fwaxmaj peak_fwaxmin peak_inclination Xdev Ydev peak_bkg Ipixmax"
 
 
 def read_det(path: str | Path) -> LaueGeometry:
@@ -95,7 +83,7 @@ def read_cor(path: str | Path) -> xr.Dataset:
     columns, text = _columns(path)
     remarks = _remarks(text)
     geometry = _geometry(remarks, path) if all(name in remarks for name in FIVE) else None
-    return peak_table(_named(columns, path), geometry, {"input_file": Path(path).name})
+    return peak_table(_named(columns, path), geometry, {"table_file": Path(path).name})
 
 
 def write_cor(path: str | Path, table: xr.Dataset, geometry: LaueGeometry | None = None) -> None:
@@ -123,7 +111,7 @@ def write_cor(path: str | Path, table: xr.Dataset, geometry: LaueGeometry | None
 def read_dat(path: str | Path) -> xr.Dataset:
     """The peak table of a .dat file (LaueTools' peak search); it states no geometry."""
     columns, _ = _columns(path)
-    return peak_table(_named(columns, path), None, {"input_file": Path(path).name})
+    return peak_table(_named(columns, path), None, {"table_file": Path(path).name})
 
 
 def write_dat(path: str | Path, table: xr.Dataset) -> None:
@@ -143,7 +131,7 @@ def write_dat(path: str | Path, table: xr.Dataset) -> None:
     kept = np.isfinite(table["row"].values)
     lines = ["   ".join([*(f"{v:.4f}" for v in line[:-1]), f"{line[-1]:.0f}"]) for line in np.stack(listed, -1)[kept]]
     ends = [f"# File created at {time.asctime()} with braggscope", f"# Comments: nb of peaks {kept.sum()}"]
-    write_lines(path, [" ".join(DAT), *lines, *ends])
+    write_lines(path, [DAT, *lines, *ends])
 
 
 def named_peaks(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -225,6 +213,6 @@ def _calibration_lines(geometry: LaueGeometry) -> list[str]:
 def _no_roll(geometry: LaueGeometry, path: str | Path) -> None:
     if abs(geometry.roll_deg) > 1e-9:
         raise InputError(
-            f"{path}: LaueTools has no turn of the laboratory about the beam, but the geometry has roll_deg {geometry.roll_deg:g}; "
-            f"set roll_deg = 0 to write the detector in the turned laboratory"
+            f"{path}: LaueTools has no turn of the laboratory about the beam, but the geometry has roll_deg "
+            f"{geometry.roll_deg:g}; set roll_deg = 0 to write the detector in the turned laboratory"
         )

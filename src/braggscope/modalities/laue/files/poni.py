@@ -1,11 +1,11 @@
 """pyFAI's calibrations (.poni), read and written.
 
-pyFAI puts a pixel at ((row + 1/2) p - poni1, (column + 1/2) p - poni2, distance) and turns it by rot1 about axis 1 and rot2 about
-axis 2, both left-handed, then by rot3 about axis 3, right-handed; its axes are 1 up, 2 to the right as the beam flies, 3 along the
-beam (Kieffer & Karkoulis 2013, J. Phys. Conf. Ser. 425, 202012). The orientation of the detector says in which corner the first
-pixel lies, seen by an observer behind the detector who looks at the sample: 1 top left, 2 top right, 3 bottom right (the default),
-4 bottom left. Seen from the sample, images of 2 and 4 are as LaueTools has them; those of 1 and 3 are mirrored. Rings cannot tell one
-from the other, so that a calibration from powder may well state 3 for images of 2; Laue spots can.
+pyFAI puts a pixel at ((row + 1/2) p - poni1, (column + 1/2) p - poni2, distance) and turns it by rot1 about axis 1 and rot2
+about axis 2, both left-handed, then by rot3 about axis 3, right-handed; its axes are 1 up, 2 to the right as the beam flies, 3
+along the beam (Kieffer & Karkoulis 2013, J. Phys. Conf. Ser. 425, 202012). The orientation of the detector says in which corner
+the first pixel lies, seen by an observer behind the detector who looks at the sample: 1 top left, 2 top right, 3 bottom right
+(the default), 4 bottom left. Seen from the sample, images of 2 and 4 are as LaueTools has them; those of 1 and 3 are mirrored.
+Rings cannot tell one from the other, so that a calibration from powder may well state 3 for images of 2; Laue spots can.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def read_poni(path: str | Path, *, flip_rows: bool = False, **values: Any) -> La
         matrix = flipped_rows(matrix, shape[0])  # type: ignore[index]
     if np.linalg.det(matrix) < 0:
         raise InputError(
-            f"{path}: images of orientation {orientation} are mirrored as seen from the sample; if the first row of yours is at the "
-            f"top, the orientation is 2 (powder rings cannot tell); else turn them upside down and read the file with flip_rows=True"
+            f"{path}: images of orientation {orientation} are mirrored as seen from the sample; if the first row of yours is at "
+            f"the top, the orientation is 2 (powder rings cannot tell); else turn them upside down and read with flip_rows=True"
         )
     size = {} if shape is None else {"rows": int(shape[0]), "columns": int(shape[1])}
     return geometry_of(matrix, **{**size, **values})

@@ -13,7 +13,7 @@ START = 4096
 
 
 def kind_of(path: str | Path) -> str | None:
-    """The kind of a peak list or indexed pattern: cor, dat, fit, pixels, directions, index, str or ind; None for any other file."""
+    """The kind of a peak list or indexed pattern: cor, dat, fit, pixels, directions, index, str or ind; else None."""
     path = Path(path)
     if not path.is_file():
         return None

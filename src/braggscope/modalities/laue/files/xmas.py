@@ -1,9 +1,9 @@
 """Indexed patterns of XMAS (.str, .ind), read.
 
-Pixels are LaueTools' (from 1), and so are the five parameters of the calibration (dd, xcen, ycen, xbet, xgam), but the size of a
-pixel is not in the files. Orientations are in XMAS' sample frame (`frames.from_xmas`). Versions of XMAS differ in the sign of h, k
-and l: here the sign is the one with which the grain diffracts, q_x < 0. The layout is the one that LaueTools reads, of files of
-2006; later versions of XMAS are said to turn xgam round.
+Pixels are LaueTools' (from 1), and so are the five parameters of the calibration (dd, xcen, ycen, xbet, xgam), but the size of
+a pixel is not in the files. Orientations are in XMAS' sample frame (`frames.from_xmas`). Versions of XMAS differ in the sign of
+h, k and l: here the sign is the one with which the grain diffracts, q_x < 0. The layout is the one that LaueTools reads, of files
+of 2006; later versions of XMAS are said to turn xgam round.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read_str_table(path: str | Path) -> xr.Dataset:
     grains = read_str(path)
     if not grains:
         raise InputError(f"{path} holds no indexed grain")
-    return table_of(grains).assign_attrs(input_file=Path(path).name, xmas_calibration=grains[0].facts["calibration"])
+    return table_of(grains).assign_attrs(table_file=Path(path).name, xmas_calibration=grains[0].facts["calibration"])
 
 
 def read_ind(path: str | Path, *, xbet_deg: float, tilt_deg: float = XMAS_TILT_DEG) -> IndexedGrain:
@@ -64,7 +64,7 @@ def read_ind(path: str | Path, *, xbet_deg: float, tilt_deg: float = XMAS_TILT_D
 def read_ind_table(path: str | Path) -> xr.Dataset:
     """The indexed peaks of an .ind file as a table; h, k, l have the sign of the file."""
     columns = _spots_after_count(text_of(path).splitlines(), path)
-    return peak_table({**_peaks(columns), **{name: columns[name] for name in "hkl"}}, None, {"input_file": Path(path).name})
+    return peak_table({**_peaks(columns), **{name: columns[name] for name in "hkl"}}, None, {"table_file": Path(path).name})
 
 
 def _refined(
