@@ -27,10 +27,12 @@ class Geometry:
     """The base of every modality's geometry.
 
     A subclass sets `modality` (the name of its TOML table), declares its fields, and may override `check` for
-    conditions that tie several fields together.
+    conditions that tie several fields together. One that reads calibrations of other programs names the endings of their
+    files in `own_suffixes` and overrides `from_file`.
     """
 
     modality: ClassVar[str]
+    own_suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -63,6 +65,11 @@ class Geometry:
             return cls(**values)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """The geometry in a file: TOML, unless the modality reads other kinds. Raises InputError where it cannot be read."""
+        return cls.from_toml(path)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:

@@ -61,6 +61,11 @@ class Crystal:
         q, r = np.linalg.qr(reciprocal)  # the same vectors with a* along x and b* in the plane of x and y
         return np.asarray(np.sign(np.diag(r))[:, None] * r).round(15) + 0.0
 
+    @property
+    def space_group_number(self) -> int:
+        """Number of the space group in the International Tables."""
+        return int(self._group().number)
+
     @cached_property
     def operations(self) -> np.ndarray:
         """Matrices M of the Laue class, h' = M h, shape (operation, 3, 3), whole numbers; those with det +1 only."""

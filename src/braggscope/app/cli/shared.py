@@ -42,7 +42,10 @@ Correct = Annotated[
     ),
 ]
 ModalityName = Annotated[str | None, typer.Option("--modality", help="The microscopy, where neither file says it.")]
-GeometryFile = Annotated[Path | None, typer.Option("--geometry", help="Geometry (TOML), where the scan does not say it.")]
+GeometryFile = Annotated[
+    Path | None,
+    typer.Option("--geometry", help="Geometry (TOML, or a calibration that the modality reads), where the scan does not say it."),
+]
 Workers = Annotated[int | None, typer.Option("--workers", help="Computing threads; by default all cores.", metavar="N")]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda, where the method can.")]
 Options = Annotated[

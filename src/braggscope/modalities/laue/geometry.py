@@ -3,13 +3,15 @@
 Laboratory frame, that of LaueTools: x along the beam, z up, y = z cross x; origin at the illuminated point of the sample. The
 detector is flat; its calibration has the five LaueTools parameters. A sample plane, tilted by `sample_tilt_deg` about y, faces
 the detector above; its axes are x (along the beam, uphill) and y, so that the beam's footprint along x is beam / sin(tilt).
+A roll other than 0 says that x, y, z here are the laboratory turned about the beam (`frames`), as detectors aside need it.
 Curved and tiled detectors are left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 from braggscope.core.errors import InputError
 from braggscope.core.geometry import Geometry, quantity
@@ -23,6 +25,7 @@ class LaueGeometry(Geometry):
     """
 
     modality: ClassVar[str] = "laue"
+    own_suffixes: ClassVar[tuple[str, ...]] = (".det", ".poni", ".xml", ".txt")
 
     distance_mm: float = quantity("mm", low=1.0, high=1e4, doc="distance from sample to detector plane, LaueTools dd")
     xcen_px: float = quantity("px", low=-1e5, high=1e5, doc="pixel X of the foot of the normal, from 1")
@@ -37,8 +40,22 @@ class LaueGeometry(Geometry):
     beam_um: float = quantity("um", low=1e-3, high=1e4, doc="full width at half maximum of the beam", default=1.0)
     sample_tilt_deg: float = quantity("deg", low=1.0, high=90.0, doc="angle between beam and surface", default=40.0)
     spot_px: float = quantity("px", low=0.1, high=50.0, doc="sigma of a spot of a perfect grain", default=0.76)
+    roll_deg: float = quantity("deg", low=-180.0, high=180.0, doc="turn of this laboratory about the beam (frames)", default=0.0)
     material: str = ""
     substrate: str = ""
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """The geometry in a TOML file, or what a calibration file of another program says: LaueTools .det, pyFAI .poni, and
+        geometry of APS 34-ID as .xml or text, of which the first detector counts.
+
+        Raises InputError where it cannot be read, and where the detector does not fit the five LaueTools parameters.
+        """
+        if Path(path).suffix.lower() not in cls.own_suffixes:
+            return cls.from_toml(path)
+        from .files import read_geometry
+
+        return read_geometry(path)  # type: ignore[return-value]
 
     def check(self) -> None:
         if self.energy_low_kev >= self.energy_high_kev:
