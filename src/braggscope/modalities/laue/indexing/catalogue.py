@@ -12,7 +12,7 @@ from ..geometry import LaueGeometry
 from ..reflections import Reflections, reflections_of
 from . import kernels
 
-EDGE = 180  # cells along the edge of a face of the cube: half a degree each
+EDGE = 120  # cells along the edge of a face of the cube: less than a degree each
 BRIGHT = 200  # reflections, at least, whose pairs are looked for
 NARROWEST_DEG = 4.0  # between the reflections of a pair: nearer ones do not fix the orientation
 

@@ -13,6 +13,9 @@ from numba import njit
 
 from ..detector import HC
 
+GLANCE, ENOUGH = 100, 3
+"""An orientation is looked at with the brightest peaks first, and with all where these, the pair itself among them, are matched."""
+
 compiled = njit(cache=True, nogil=True, error_model="numpy")
 _inlined = njit(inline="always", error_model="numpy")
 
@@ -124,6 +127,7 @@ def best_of_anchor(
     with x along the first and z normal to both, shape (pair, 3, 3), rows the axes.
     """
     best, tried = 0.0, 0
+    some = peaks[:GLANCE], sines[:GLANCE]
     ax, ay, az = peaks[anchor, 0], peaks[anchor, 1], peaks[anchor, 2]
     for j in partners:
         bx, by, bz = peaks[j, 0], peaks[j, 1], peaks[j, 2]
@@ -147,6 +151,10 @@ def best_of_anchor(
                 turn[1, c] = ay * frame[0, c] + my * frame[1, c] + ny * frame[2, c]
                 turn[2, c] = az * frame[0, c] + mz * frame[1, c] + nz * frame[2, c]
             tried += 1
+            if len(peaks) > GLANCE:
+                count = matched(turn, some[0], some[1], tolerance, directions, lengths, orders, low, high, edge, start, members, squares)
+                if count < ENOUGH:
+                    continue
             count = matched(turn, peaks, sines, tolerance, directions, lengths, orders, low, high, edge, start, members, squares)
             if count < least or count <= best:
                 continue

@@ -18,6 +18,8 @@ COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 OF_FREE = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [-1, -1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1.0]])
 """The six components of a strain without trace from the five free ones."""
 ROUNDS = 5  # of matching and fitting within the last distance
+UNKNOWN = 5e-3
+"""A strain whose standard deviation is larger is not known from the peaks: the crystal is taken as unstrained."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,8 @@ def refined(
         scaled = covariance * chi2 / freedom
         full = transform @ scaled @ transform.T if free == 8 else full
         full[:3, :3] = scaled[:3, :3]
+    if free == 8 and not np.diag(full)[3:].max() < UNKNOWN**2:
+        return refined(turn, pattern, catalogue, use=use, within=within, strain=False)
     q = catalogue.reflections.q[chosen[matched]] @ (turn @ _stretch(free_strain)).T
     unit = q / np.linalg.norm(q, axis=1, keepdims=True)
     n = order[matched]

@@ -7,6 +7,10 @@ number of peaks that lie on its reflections. An orientation at random matches on
 
 N(theta) the number of reflections that can diffract at the peak's angle and tau the tolerance; the number is that of a Poisson
 distribution. The pair fits by itself, so that n matched peaks come by chance with P(X >= n - 2), times the orientations tried.
+
+Chance is not all that can deceive: lattices of different crystals may share directions in part, as wurtzite with a slightly changed
+c/a does with diamond. So a grain must show its brightest spots, spots outside of one zone, and no more strain than crystals bear.
+What no white-beam pattern tells by directions are cubic crystals of one kind of extinctions from each other.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ FALSE = 1e-4  # probability of a grain by chance that is accepted
 TIMES_CHANCE = 4.0  # a grain explains at least so many times what an orientation at random does
 SEEN = 0.3  # and this part of its brightest spots is there
 FEWEST = 5  # and so many peaks are matched
+OUTSIDE = 2  # of them outside the fullest zone
+LARGEST_STRAIN = 2e-3  # deviatoric, any component
 
 
 def chance_of(pattern: Pattern, catalogue: Catalogue, use: np.ndarray) -> float:
@@ -42,11 +48,13 @@ def grains_in(
     *,
     most: int,
     within: float,
+    largest_strain: float = LARGEST_STRAIN,
     use: np.ndarray | None = None,
 ) -> Iterator[Grain]:
     """The grains of a material, as they are found: usually those with most spots first.
 
     most: How many at most.  within: Distance within which spots match, px.
+    largest_strain: Crystals that match only with a larger deviatoric strain, by a standard deviation, are others.
     use: Peaks that are not explained yet, shape (peak,); those of each grain are struck out.
     """
     free = np.ones(len(pattern), bool) if use is None else use
@@ -62,7 +70,7 @@ def grains_in(
         anchor, alive = anchors[0], np.flatnonzero(search)
         turn, count = _best_pair(anchor, alive, pattern, catalogue)
         tried += count
-        grain = None if turn is None else _accepted(turn, pattern, catalogue, search, free, chances, tried, within)
+        grain = None if turn is None else _accepted(turn, pattern, catalogue, search, free, chances, tried, within, largest_strain)
         if grain is None:
             dull[anchor], failed = True, failed + 1
             continue
@@ -87,7 +95,7 @@ def _best_pair(anchor: int, alive: np.ndarray, pattern: Pattern, catalogue: Cata
 
 def _accepted(
     turn: np.ndarray, pattern: Pattern, catalogue: Catalogue, search: np.ndarray, free: np.ndarray, chances: np.ndarray,
-    tried: int, within: float,
+    tried: int, within: float, largest_strain: float,
 ) -> Grain | None:  # fmt: skip
     """The grain refined, unless it may be chance."""
     rigid = refined(turn, pattern, catalogue, use=search, within=within, strain=False)
@@ -106,6 +114,9 @@ def _accepted(
     grain = refined(rigid.turn, pattern, catalogue, use=free, within=within)
     if grain is None or grain.matched < max(FEWEST, TIMES_CHANCE * mean) or grain.seen < SEEN:
         return None
+    strain, std = np.abs(grain.strain), np.sqrt(np.diag(grain.covariance)[3:])
+    if (strain - std > largest_strain).any() or _outside_zone(grain.hkl) < OUTSIDE:
+        return None
     return replace(grain, chance=mean, odds=odds)
 
 
@@ -114,3 +125,10 @@ def _near(grain: Grain, pattern: Pattern, catalogue: Catalogue) -> np.ndarray:
     squares = np.empty(len(pattern))
     kernels.matched(grain.turn, pattern.directions, pattern.sines, catalogue.tolerance, *catalogue.lookup, squares)
     return np.asarray(squares < np.inf)
+
+
+def _outside_zone(hkl: np.ndarray) -> int:
+    """Peaks outside the zone with most peaks."""
+    zones = np.cross(hkl[:, None], hkl[None])[np.triu_indices(len(hkl), 1)]
+    zones = np.unique(zones[zones.any(1)], axis=0)
+    return int(len(hkl) - ((zones @ hkl.T) == 0).sum(1).max(initial=0))
