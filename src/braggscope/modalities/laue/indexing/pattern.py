@@ -12,6 +12,8 @@ from braggscope.core.errors import InputError
 from ..detector import detector_matrix, scattering_directions
 from ..geometry import LaueGeometry
 
+UNFIT = "sharper_than_a_spot"
+"""Flag of peaks that no optics can have made: hot pixels, cosmic rays. They are left out."""
 BEYOND = 20  # px that a detector whose size is not stated reaches beyond the outermost peaks
 
 
@@ -83,6 +85,7 @@ def pattern_of_table(peaks: xr.Dataset, geometry: LaueGeometry) -> Pattern:
     lacking = [name for name in ("row", "column") if name not in peaks or peaks[name].dims != ("peak",)]
     if lacking:
         raise InputError(f"a table of peaks has {' and '.join(lacking)} over peak, this one does not; find peaks with laue peaks")
+    peaks = peaks.isel(peak=~_flagged(peaks, UNFIT))
     row, column = peaks["row"].values.astype(float), peaks["column"].values.astype(float)
     for name, at, size in (("row", row, geometry.rows), ("column", column, geometry.columns)):
         if size is not None and len(at) and not (np.nanmin(at) > -1 and np.nanmax(at) < size):
@@ -98,3 +101,12 @@ def pattern_of_table(peaks: xr.Dataset, geometry: LaueGeometry) -> Pattern:
 def _size(stated: int | None, at: np.ndarray) -> int:
     """Rows or columns of the detector, or up to a little beyond the last peak."""
     return stated if stated is not None else int(at.max(initial=0.0)) + BEYOND
+
+
+def _flagged(table: xr.Dataset, word: str) -> np.ndarray:
+    """Where the flag of a table has the bit of this meaning."""
+    flag = table.get("flag")
+    words = [] if flag is None else str(flag.attrs.get("flag_meanings", "")).split()
+    if flag is None or word not in words:
+        return np.zeros(table.sizes["peak"], bool)
+    return np.asarray(flag.values & int(np.atleast_1d(flag.attrs["flag_masks"])[words.index(word)]) != 0)
