@@ -2,19 +2,23 @@
 
 Laboratory frame, that of LaueTools: x along the beam, z up, y = z cross x; origin at the illuminated point of the sample. The
 detector is flat; its calibration has the five LaueTools parameters. A sample plane, tilted by `sample_tilt_deg` about y, faces
-the detector above; its axes are x (along the beam, uphill) and y, so that the beam's footprint along x is beam / sin(tilt).
+the detector above; its axes are x (along the beam, uphill) and y, so that the beam's footprint along x is beam / sin(tilt)
+(footprint "round" leaves the stretch out, for a beam that is that much narrower in height).
 A roll other than 0 says that x, y, z here are the laboratory turned about the beam (`frames`), as detectors aside need it.
 Curved and tiled detectors are left out.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from braggscope.core.errors import InputError
+from braggscope.core.errors import InputError, one_of
 from braggscope.core.geometry import Geometry, quantity
+
+FOOTPRINTS = ("stretched", "round")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class LaueGeometry(Geometry):
     sample_tilt_deg: float = quantity("deg", low=1.0, high=90.0, doc="angle between beam and surface", default=40.0)
     spot_px: float = quantity("px", low=0.1, high=50.0, doc="sigma of a spot of a perfect grain", default=0.76)
     roll_deg: float = quantity("deg", low=-180.0, high=180.0, doc="turn of this laboratory about the beam (frames)", default=0.0)
+    thickness_um: float | None = quantity("um", low=1e-4, high=1e6, doc="of the film; none: a thick crystal", default=None)
+    critical_energy_kev: float | None = quantity(
+        "keV", low=0.1, high=200.0, doc="of the bending magnet or wiggler; none: a flat spectrum", default=None
+    )
+    spectrum_file: str | None = None
+    footprint: str = "stretched"
     material: str = ""
     substrate: str = ""
 
@@ -58,10 +68,25 @@ class LaueGeometry(Geometry):
         return read_geometry(path)  # type: ignore[return-value]
 
     def check(self) -> None:
+        if self.footprint not in FOOTPRINTS:
+            raise one_of("footprint", self.footprint, list(FOOTPRINTS))
         if self.energy_low_kev >= self.energy_high_kev:
             raise InputError(
                 f"energy_low_kev must be below energy_high_kev, got {self.energy_low_kev:g} and {self.energy_high_kev:g}"
             )
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Rows and columns of the detector. Raises InputError where the geometry does not state them."""
+        if self.rows is None or self.columns is None:
+            raise InputError("the geometry must state rows and columns of the detector")
+        return self.rows, self.columns
+
+    @property
+    def footprint_um(self) -> tuple[float, float]:
+        """Full widths at half maximum of the beam on the sample's surface, along y and along x."""
+        stretch = math.sin(math.radians(self.sample_tilt_deg)) if self.footprint == "stretched" else 1.0
+        return self.beam_um, self.beam_um / stretch
 
     def check_frames(self, shape: tuple[int, int]) -> None:
         """Raise InputError where frames of this shape (row, column) cannot be from this detector."""
@@ -80,4 +105,7 @@ def bm32() -> LaueGeometry:
 
 def film() -> LaueGeometry:
     """A small detector above a gold film on silicon, 6 to 22 keV, as the published maps of gold films."""
-    return LaueGeometry(150.0, 204.0, 244.0, 0.0, 0.0, 344.0, 487, 407, 6.0, 22.0, material="Au", substrate="Si")
+    return LaueGeometry(
+        150.0, 204.0, 244.0, 0.0, 0.0, 344.0, 487, 407, 6.0, 22.0,
+        thickness_um=0.3, critical_energy_kev=12.0, material="Au", substrate="Si",
+    )  # fmt: skip
