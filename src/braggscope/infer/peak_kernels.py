@@ -4,9 +4,9 @@ the interpreter lock (infer.runtime runs them).
     counts = background (+ slopes . x) + sum_k amplitude_k shape(t_k),     t = (x - centre) / s     along each motor
 
 with coordinates x, called motors here, in steps from the middle. Over one motor the shape is a Gaussian exp(-t^2 / 2), a
-Lorentzian 1 / (1 + t^2 / 2 ln 2) of the same full width at half maximum, or a pseudo-Voigt (1 - eta) G + eta L (Wertheim et al. 1974). Over
-several it is the Gaussian exp(-|u|^2 / 2) with u_1 = t_1, u_2 = t_2 - c_21 t_1, u_3 = t_3 - c_31 t_1 - c_32 t_2: any s > 0 and
-any c give a positive covariance, so that none has to be kept positive.
+Lorentzian 1 / (1 + t^2 / 2 ln 2) of the same full width at half maximum, or a pseudo-Voigt (1 - eta) G + eta L (Wertheim et al.
+1974). Over several it is the Gaussian exp(-|u|^2 / 2) with u_1 = t_1, u_2 = t_2 - c_21 t_1, u_3 = t_3 - c_31 t_1 - c_32 t_2: any
+s > 0 and any c give a positive covariance, so that none has to be kept positive.
 
 Parameters in order: background, slopes (where there are any); then for each peak amplitude, centres, ln s, c, and eta.
 
