@@ -21,13 +21,13 @@ from .background import DEAD
 NARROW, WIDE = 0.8, 1.6  # px, sigma of the two filters
 HOT = 6.0  # standard deviations above which a lonely pixel is hot
 LONELY = 0.35  # of its light in the eight neighbours, below which a pixel is lonely
+RADIUS = 4  # px, of a filter's kernel
 STRIP = 64  # rows that are worked on at a time, so that they stay in the cache
 
 
 def _gaussian(sigma: float) -> np.ndarray:
-    """Half of a normalised Gaussian kernel, from its middle outwards."""
-    x = np.arange(math.ceil(2.8 * sigma) + 1)
-    half = np.exp(-0.5 * (x / sigma) ** 2)
+    """Half of a normalised Gaussian kernel of nine points, from its middle outwards."""
+    half = np.exp(-0.5 * (np.arange(RADIUS + 1) / sigma) ** 2)
     return (half / (2 * half.sum() - half[0])).astype(np.float32)
 
 
@@ -37,18 +37,35 @@ def _whole(half: np.ndarray) -> np.ndarray:
 
 FIRST = _gaussian(NARROW)
 SECOND = _gaussian(math.sqrt(WIDE**2 - NARROW**2))  # after the first one
-HALO = len(FIRST) + len(SECOND)
+HALO = 2 * RADIUS + 2
 NORMS = np.array(
     [1 / np.square(_whole(FIRST)).sum(), 1 / np.square(np.convolve(_whole(FIRST), _whole(SECOND))).sum()], np.float32
 )  # 1 / standard deviation of the filters' output for white noise of one
 
 
 @compiled
-def _residual(counts, level, sigma, top, bottom, out):  # type: ignore[no-untyped-def]
+def _along(values, i, j, f, columns, out):  # type: ignore[no-untyped-def]
+    """One row of a frame between the middles of tiles: rows i and j of tiles with weights 1 - f and f."""
+    wide = values.shape[1]
+    step = np.float32(wide / columns)
+    first = 0
+    for k in range(-1, wide):  # from the middle of tile k to that of the next
+        a, b = max(k, 0), min(k + 1, wide - 1)
+        low = (1 - f) * values[i, a] + f * values[j, a]
+        slope = ((1 - f) * values[i, b] + f * values[j, b] - low) * step
+        last = columns if k == wide - 1 else min(columns, math.ceil((k + 1.5) / step - 0.5))
+        offset = np.float32(0.5) - np.float32((k + 0.5) / step)
+        for c in range(first, last):
+            out[c] = low + slope * (c + offset)
+        first = last
+
+
+@compiled
+def _residual(counts, level, inverse, top, bottom, out):  # type: ignore[no-untyped-def]
     """Counts less background over noise, rows top to bottom (also outside the frame: 0) with HALO columns of 0 at both sides."""
     rows, columns = counts.shape
-    tall, wide = level.shape
-    line, noise = np.empty(columns, np.float32), np.empty(columns, np.float32)
+    tall = len(level)
+    line, weight = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for r in range(top, bottom):
         target = out[r - top]
         target[:] = 0.0
@@ -56,17 +73,14 @@ def _residual(counts, level, sigma, top, bottom, out):  # type: ignore[no-untype
             continue
         place = min(max((r + 0.5) * tall / rows - 0.5, 0.0), tall - 1.0)
         i = min(int(place), max(tall - 2, 0))
-        f, k = np.float32(place - i), min(i + 1, tall - 1)
+        f = np.float32(place - i)
+        _along(level, i, min(i + 1, tall - 1), f, columns, line)
+        _along(inverse, i, min(i + 1, tall - 1), f, columns, weight)
+        source, inner = counts[r], target[HALO : HALO + columns]
         for c in range(columns):
-            x = min(max((c + np.float32(0.5)) * np.float32(wide / columns) - np.float32(0.5), np.float32(0)), np.float32(wide - 1))
-            j = min(int(x), max(wide - 2, 0))
-            g, m = x - np.float32(j), min(j + 1, wide - 1)
-            line[c] = (1 - f) * ((1 - g) * level[i, j] + g * level[i, m]) + f * ((1 - g) * level[k, j] + g * level[k, m])
-            noise[c] = (1 - f) * ((1 - g) * sigma[i, j] + g * sigma[i, m]) + f * ((1 - g) * sigma[k, j] + g * sigma[k, m])
-        for c in range(columns):
-            v = counts[r, c]
-            usable = v == v and not (v == 0.0 and line[c] > DEAD * noise[c])
-            target[HALO + c] = (v - line[c]) / noise[c] if usable else np.float32(0)
+            v, b = source[c], line[c] * weight[c]
+            usable = v == v and not (v == 0.0 and b > np.float32(DEAD))
+            inner[c] = v * weight[c] - b if usable else np.float32(0)
 
 
 @compiled
@@ -91,66 +105,55 @@ def _without_hot(values, top, hot, count):  # type: ignore[no-untyped-def]
 
 @compiled
 def _smooth(values, half, across, out):  # type: ignore[no-untyped-def]
-    """Convolve rows, then columns, with a symmetric kernel; what lies outside counts as 0.
+    """Convolve rows, then columns, with a symmetric kernel of nine points; RADIUS rows at each end are left as they were.
 
     across: Work space of the shape of values.
     """
     tall, wide = values.shape
-    radius = len(half) - 1
+    h0, h1, h2, h3, h4 = half[0], half[1], half[2], half[3], half[4]
     for r in range(tall):
-        source, target = values[r], across[r]
-        target[:] = 0.0
-        for c in range(radius, wide - radius):
-            target[c] = half[0] * source[c]
-        for k in range(1, radius + 1):
-            weight = half[k]
-            for c in range(radius, wide - radius):
-                target[c] += weight * (source[c - k] + source[c + k])
-    for r in range(tall):
-        target, middle = out[r], across[r]
-        for c in range(wide):
-            target[c] = half[0] * middle[c]
-        for k in range(1, radius + 1):
-            weight = half[k]
-            if r - k >= 0 and r + k < tall:
-                above, below = across[r - k], across[r + k]
-                for c in range(wide):
-                    target[c] += weight * (above[c] + below[c])
+        s, target = values[r], across[r]
+        for c in range(4, wide - 4):
+            near = h0 * s[c] + h1 * (s[c - 1] + s[c + 1]) + h2 * (s[c - 2] + s[c + 2])
+            target[c] = near + (h3 * (s[c - 3] + s[c + 3]) + h4 * (s[c - 4] + s[c + 4]))
+    for r in range(4, tall - 4):
+        target, m = out[r], across[r]
+        a1, a2, a3, a4 = across[r - 1], across[r - 2], across[r - 3], across[r - 4]
+        b1, b2, b3, b4 = across[r + 1], across[r + 2], across[r + 3], across[r + 4]
+        for c in range(4, wide - 4):
+            near = h0 * m[c] + h1 * (a1[c] + b1[c]) + h2 * (a2[c] + b2[c])
+            target[c] = near + (h3 * (a3[c] + b3[c]) + h4 * (a4[c] + b4[c]))
 
 
 @compiled
-def significances(counts, level, sigma, top, bottom, first, second, norms, hot, room):  # type: ignore[no-untyped-def]
-    """Significance in the two filters of rows top to bottom; how many hot pixels were listed.
+def filtered(counts, level, inverse, top, bottom, first, second, hot, room):  # type: ignore[no-untyped-def]
+    """Rows top to bottom in the two filters; how many hot pixels were listed.
 
-    counts: Shape (row, column).  level, sigma: On tiles.  hot: Filled with rows and columns of hot pixels, shape (most, 2).
-    room: Shape (4, bottom - top + 2 HALO or more, columns + 2 HALO). At the end room[2] and room[3] hold the significances of rows
+    counts: Shape (row, column).  level, inverse: Background and 1 / noise on tiles.  hot: Filled with rows and columns of hot pixels, shape (most, 2).
+    room: Shape (4, bottom - top + 2 HALO or more, columns + 2 HALO). At the end room[2] and room[3] hold the filtered rows
         top - HALO to bottom + HALO, right from top - 1 to bottom + 1.
     """
     tall = bottom - top + 2 * HALO
     values, across, narrow, wide = room[0, :tall], room[1, :tall], room[2, :tall], room[3, :tall]
-    _residual(counts, level, sigma, top - HALO, bottom + HALO, values)
+    _residual(counts, level, inverse, top - HALO, bottom + HALO, values)
     listed = _without_hot(values, top - HALO, hot, 0)
     _smooth(values, first, across, narrow)
     _smooth(narrow, second, across, wide)
-    for r in range(tall):
-        for c in range(narrow.shape[1]):
-            narrow[r, c] *= norms[0]
-            wide[r, c] *= norms[1]
     return listed
 
 
 @compiled
-def maxima(room, top, bottom, columns, threshold, strength, found):  # type: ignore[no-untyped-def]
+def maxima(room, top, bottom, columns, norms, threshold, strength, found):  # type: ignore[no-untyped-def]
     """List the local maxima above the threshold; how many there are.
 
-    room: From `significances`.  strength: Filled with the larger significance, shape (row, column) of the frame.
+    room: From `filtered`.  norms: What turns each filter's output into significance.  strength: Filled with the larger significance, shape (row, column) of the frame.
     found: Filled with rows and columns, shape (most, 2).
     """
     narrow, wide = room[2], room[3]
     both = room[0]
     for r in range(HALO - 1, HALO + bottom - top + 1):
         for c in range(HALO - 1, HALO + columns + 1):
-            both[r, c] = max(narrow[r, c], wide[r, c])
+            both[r, c] = max(norms[0] * narrow[r, c], norms[1] * wide[r, c])
     count = 0
     for r in range(HALO, HALO + bottom - top):
         line = strength[top + r - HALO]

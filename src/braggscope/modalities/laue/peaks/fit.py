@@ -30,7 +30,10 @@ STEPS = 30
 SMALLEST, SHARPEST = 0.25, 0.4  # px: a sigma's lower bound; below the second no optics can have made the spot
 CROSS = 8.0  # bound of c
 WANDERS = 2.0  # px that a centre may move from its maximum, or half of sigma
-CHI2, USED, FLAG, CENTRE_ROW, CENTRE_COLUMN, SUM = range(6)
+CHI2, USED, FLAG, CENTRE_ROW, CENTRE_COLUMN, SUM, CONTRAST = range(7)
+ABOUT = 7
+NINE = math.sqrt(1 / 9 + 1 / 18)  # standard deviation of a contrast for counts of one
+KNOWN = 2.0  # standard deviations of its amplitude that a fit must have
 
 
 class Box(NamedTuple):
@@ -163,6 +166,28 @@ def _leave_to_others(rows, columns, i, near, joint, count, box):  # type: ignore
     return used
 
 
+@compiled_small
+def _mean_of_nine(box, r, c):  # type: ignore[no-untyped-def]
+    """Mean of 3 x 3 counts of a box around a place from its middle."""
+    side, total = 2 * box.half + 1, 0.0
+    for i in range(r - 1, r + 2):
+        for j in range(c - 1, c + 2):
+            total += box.counts[(i + box.half) * side + j + box.half]
+    return total / 9
+
+
+@compiled_small
+def _contrast(box):  # type: ignore[no-untyped-def]
+    """How far the middle of a box is above the mean of two opposite places at its border, in that direction where it is least.
+
+    An edge or a ramp of the background has none.
+    """
+    far, middle, least = box.half - 1, _mean_of_nine(box, 0, 0), math.inf
+    for r, c in ((0, far), (far, 0), (far, far), (far, -far)):
+        least = min(least, middle - 0.5 * (_mean_of_nine(box, r, c) + _mean_of_nine(box, -r, -c)))
+    return least
+
+
 @compiled
 def _climbed(box, peaks, noise):  # type: ignore[no-untyped-def]
     """Fit so many spots; chi-square and whether it converged."""
@@ -173,7 +198,7 @@ def _climbed(box, peaks, noise):  # type: ignore[no-untyped-def]
 
 @compiled_small
 def _fit(counts, saturation, gain, rows, columns, i, level, sigma, near, box):  # type: ignore[no-untyped-def]
-    """Fit the spot of one maximum in a box; chi-square, pixels used, flag, larger sigma along an axis, sum and centroid."""
+    """Fit the spot of one maximum in a box; chi-square, pixels used, flag, larger sigma along an axis, sum and centroid, contrast."""
     flag, used = _gather(counts, saturation, rows[i], columns[i], level, sigma, box)
     total, row, column, square = _moments(level, box)
     count = _neighbours(rows, columns, i, 2 * box.half, near)
@@ -187,16 +212,19 @@ def _fit(counts, saturation, gain, rows, columns, i, level, sigma, near, box):  
     if count > joint:
         used = _leave_to_others(rows, columns, i, near, joint, count, box)
     size = 1 + EACH * (joint + 1)
+    contrast = _contrast(box) / (NINE * sigma)
     if used < size + 3:
-        return 0.0, used, flag | FAILED, 0.0, total, row, column
+        return 0.0, used, flag | FAILED, 0.0, total, row, column, contrast
     _start(box, level, sigma, rows, columns, i, near, joint, min(max(math.sqrt(square), 0.6), 1.6))
-    chi2, good = _climbed(box, joint + 1, (gain, sigma * sigma, level))
+    chi2, _ = _climbed(box, joint + 1, (gain, sigma * sigma, level))
     covariance(box.space.info, box.space.free, size, box.space.root, box.found)
+    chi2 /= max(used - size, 1)
     wide = max(math.exp(box.theta[4]), math.exp(box.theta[5]) * math.sqrt(1 + box.theta[6] ** 2))
     away = max(abs(box.theta[2]), abs(box.theta[3]))
-    if not good or not box.theta[1] > 0.0 or away > max(WANDERS, 0.5 * wide) or not box.found[1, 1] > 0.0:
+    known = box.theta[1] > KNOWN * math.sqrt(max(chi2, 1.0) * box.found[1, 1])  # NaN is not
+    if not known or away > max(WANDERS, 0.5 * wide) or wide > 0.95 * box.half:
         flag |= FAILED
-    return chi2 / max(used - size, 1), used, flag, wide, total, row, column
+    return chi2, used, flag, wide, total, row, column, contrast
 
 
 @compiled
@@ -209,20 +237,21 @@ def fit_spots(  # type: ignore[no-untyped-def]
     gain: Variance per count of light.  rows, columns: Of all maxima, rows rising.  level, sigma: Of the background at each.
     small, large: Boxes of the first fit and of wide spots.  near: Room for indices of neighbours.
     values: Filled with the parameters, places from the maximum, shape (spot, 7).  errors: Their covariance, shape (spot, 7, 7).
-    about: Filled, shape (spot, 6): reduced chi-square, pixels used, flag, centroid from the maximum, sum of light within 2 px.
+    about: Filled, shape (spot, 7): reduced chi-square, pixels used, flag, centroid from the maximum, sum of light within
+        2 px, contrast to the surroundings in standard deviations.
     """
     for i in range(start, stop):
         box = small
-        chi2, used, flag, wide, total, row, column = _fit(
+        chi2, used, flag, wide, total, row, column, contrast = _fit(
             counts, saturation, gain, rows, columns, i, level[i], sigma[i], near, small
         )  # fmt: skip
         if large.half > small.half and wide > 0.4 * small.half:
             box = large
-            chi2, used, flag, wide, total, row, column = _fit(
+            chi2, used, flag, wide, total, row, column, contrast = _fit(
                 counts, saturation, gain, rows, columns, i, level[i], sigma[i], near, large
             )  # fmt: skip
         about[i, CHI2], about[i, USED], about[i, FLAG] = chi2, used, flag
-        about[i, CENTRE_ROW], about[i, CENTRE_COLUMN], about[i, SUM] = row, column, total
+        about[i, CENTRE_ROW], about[i, CENTRE_COLUMN], about[i, SUM], about[i, CONTRAST] = row, column, total, contrast
         for a in range(PARAMETERS):
             values[i, a] = box.theta[a]
             for b in range(PARAMETERS):

@@ -21,10 +21,11 @@ from braggscope.infer.runtime import in_threads, workers
 
 from . import filters
 from .background import Background, background
-from .fit import FAILED, FLAG, PARAMETERS, box, fit_spots
+from .fit import ABOUT, CHI2, CONTRAST, FAILED, FLAG, PARAMETERS, box, fit_spots
 
 REACH = 8  # px within which maxima must be parted by a dip
-SAMPLED = 1 / 24  # of the rows that tell the correlation of the noise
+SAMPLED = 1 / 48  # of the rows that tell the correlation of the noise
+EDGE = 3.0  # standard deviations of its contrast below which a maximum that no fit describes is an edge of the background
 NEIGHBOURS = 32  # of a spot that are looked at
 
 
@@ -89,7 +90,7 @@ def find_spots(
     ground = background(counts, pieces, whole=frame.dtype.kind in "ui")
     rows, columns, significance, correlation, hot = _maxima(counts, ground, how, pieces)
     values, errors = np.empty((len(rows), PARAMETERS)), np.empty((len(rows), PARAMETERS, PARAMETERS))
-    about = np.empty((len(rows), 6))
+    about = np.empty((len(rows), ABOUT))
     level, sigma = ground.at_pixels(rows, columns, counts.shape)
     half = how.box // 2
     by_row = np.argsort(rows, kind="stable")  # as the fits find neighbours
@@ -104,8 +105,10 @@ def find_spots(
         pieces(work, len(rows), smallest=8)
         for target, source in zip((values, errors, about), inner, strict=True):
             target[by_row] = source
-    errors *= (max(correlation, 1.0) ** 2 * np.maximum(about[:, 0], 1.0))[:, None, None]
-    single = _once(rows + values[:, 2], columns + values[:, 3], about[:, FLAG].astype(int))
+    errors *= (max(correlation, 1.0) ** 2 * np.maximum(about[:, CHI2], 1.0))[:, None, None]
+    flag = about[:, FLAG].astype(int)
+    single = _once(rows + values[:, 2], columns + values[:, 3], flag)
+    single &= (flag & FAILED == 0) | (about[:, CONTRAST] > EDGE * max(correlation, 1.0))
     return Spots(
         rows[single], columns[single], significance[single], values[single], errors[single], about[single], ground, correlation, hot
     )
@@ -161,7 +164,7 @@ def _maxima(
     tall, wide = counts.shape
     norms, correlation = _norms(counts, ground)
     strength = np.empty((tall, wide), np.float32)
-    strips = -(-tall // filters.STRIP)
+    strips, inverse = -(-tall // filters.STRIP), 1 / ground.sigma
     found: list[Any] = [None] * strips
     hots: list[Any] = [None] * strips
 
@@ -170,10 +173,10 @@ def _maxima(
         for s in range(start, stop):
             top, bottom = s * filters.STRIP, min((s + 1) * filters.STRIP, tall)
             listed, hot = np.empty(((bottom - top) * wide // 4 + wide, 2), np.int32), np.empty((4096, 2), np.int32)
-            args = (ground.level, ground.sigma, top, bottom, filters.FIRST, filters.SECOND, norms, hot, room)
-            count = filters.significances(counts, *args)
+            args = (ground.level, inverse, top, bottom, filters.FIRST, filters.SECOND, hot, room)
+            count = filters.filtered(counts, *args)
             hots[s] = hot[:count][(hot[:count, 0] >= top) & (hot[:count, 0] < bottom)]
-            found[s] = listed[: filters.maxima(room, top, bottom, wide, how.threshold, strength, listed)].copy()
+            found[s] = listed[: filters.maxima(room, top, bottom, wide, norms, how.threshold, strength, listed)].copy()
 
     pieces(work, strips)
     rows, columns = np.concatenate(found).astype(np.int64).T
@@ -201,8 +204,8 @@ def _norms(counts: np.ndarray, ground: Background) -> tuple[np.ndarray, float]:
     room, hot = _room(height, wide), np.empty((64, 2), np.int32)
     below: list[list[np.ndarray]] = [[], []]
     for top in tops:
-        args = (ground.level, ground.sigma, int(top), int(top) + height, filters.FIRST, filters.SECOND, filters.NORMS, hot, room)
-        filters.significances(counts, *args)
+        args = (ground.level, 1 / ground.sigma, int(top), int(top) + height, filters.FIRST, filters.SECOND, hot, room)
+        filters.filtered(counts, *args)
         for k in range(2):
             inner = room[2 + k, filters.HALO : filters.HALO + height, filters.HALO : filters.HALO + wide]
             below[k].append(inner[::2, ::2].ravel())
@@ -213,7 +216,7 @@ def _norms(counts: np.ndarray, ground: Background) -> tuple[np.ndarray, float]:
             factors.append(1.0)
             continue
         low, middle = np.quantile(values, [0.1587, 0.5])
-        factors.append(max(float(middle - low), 0.3))
+        factors.append(max(float(middle - low) * float(filters.NORMS[len(factors)]), 0.3))
     return (filters.NORMS / np.array(factors, np.float32)).astype(np.float32), factors[0]
 
 
