@@ -1,1 +1,1 @@
-"""Analyses of Laue patterns and maps, one function to a file of its name."""
+"""Analyses of Laue patterns and maps, one a file."""
