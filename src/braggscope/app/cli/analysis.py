@@ -113,6 +113,7 @@ def _function(kind: Modality, name: str, analysis: Callable[..., Any]) -> Callab
     own = [one.name for one in declared if one.keyword and one.kind in ("option", "map", "scan or map")]
 
     def command(**given: Any) -> None:
+        given |= _calibration(kind, given)
         inputs = _inputs(kind, declared, given)
         options = {n: given[n] for n in own if given[n] is not None}
         _run(kind, name, inputs, options, given)
@@ -124,6 +125,15 @@ def _function(kind: Modality, name: str, analysis: Callable[..., Any]) -> Callab
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def _calibration(kind: Modality, given: dict[str, Any]) -> dict[str, Any]:
+    """--detector FILE, where it is the file of a geometry and not the name of an image stack, is what --geometry is."""
+    word = given.get("detector")
+    if word is None or "geometry" not in given or given["geometry"] is not None:
+        return {}
+    endings = (".toml", *kind.geometry_class().own_suffixes)
+    return {"geometry": Path(word), "detector": None} if Path(word).suffix.lower() in endings else {}
 
 
 def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:

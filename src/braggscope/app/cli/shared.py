@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ScanFile = Annotated[Path, typer.Argument(help="Scan: a file, or a folder of frames.", metavar="SCAN")]
 ModelFile = Annotated[Path, typer.Argument(help="Model file.", metavar="MODEL")]
 ScanName = Annotated[str | None, typer.Option("--scan", help="Which of several scans in the file, such as 1.1.")]
-Detector = Annotated[str | None, typer.Option("--detector", help="Which of several image stacks.")]
+Detector = Annotated[str | None, typer.Option("--detector", help="Which of several image stacks; a file is taken as --geometry.")]
 Grid = Annotated[tuple[int, int] | None, typer.Option("--grid", help="Rows and columns of the raster, for a plain stack.")]
 Roi = Annotated[str | None, typer.Option("--roi", help="Rows and columns of the frames to use, as START:STOP,START:STOP.")]
 Binning = Annotated[int, typer.Option("--binning", help="Add up N x N pixels, after the cut.", metavar="N")]

@@ -28,7 +28,7 @@ def index(
     pattern: Scan | xr.Dataset,
     *,
     material: Annotated[
-        str | None, Says("built-in name or CIF file; several with commas, the substrate first; left out: of the geometry")
+        tuple[str, ...] | None, Says("built-in name or CIF file; several, the substrate first; left out: of the geometry")
     ] = None,
     grains: Annotated[int, Says("grains of each material at most")] = 20,
     energy: Annotated[str | None, Says("band as LOW:HIGH; left out: of the geometry", unit="keV")] = None,
@@ -53,9 +53,7 @@ def index(
     _check({"within_px": within_px, "tolerance": tolerance, "largest_strain": largest_strain}, grains)
     geometry, peaks = geometry_and_peaks(pattern, geometry, frame)
     geometry = _with_band(geometry, energy)
-    names = [n.strip() for n in (material or ",".join(filter(None, (geometry.substrate, geometry.material)))).split(",")]
-    if not any(names):
-        raise InputError("material is not stated; give --material NAME_OR_CIF, several with commas and the substrate first")
+    names = _names(material or (geometry.substrate, geometry.material))
     catalogues = catalogues_of([crystal(name) for name in names], geometry, tolerance_deg=tolerance)
     found = pattern_of_table(peaks, geometry)
     if len(found) == 0:
@@ -126,6 +124,14 @@ def _with_band(geometry: LaueGeometry, energy: str | None) -> LaueGeometry:
     if not 0 < low < high:
         raise InputError(f"energy must rise from a positive value, like 5:22, got '{energy}'")
     return replace(geometry, energy_low_kev=low, energy_high_kev=high)
+
+
+def _names(words: tuple[str, ...]) -> list[str]:
+    """The names among words that may hold several with commas, each once. Raises InputError where there is none."""
+    names = list(dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip()))
+    if not names:
+        raise InputError("the material is not stated; give --material NAME_OR_CIF, of several the substrate first")
+    return names
 
 
 def _check(positive: dict[str, float], grains: int) -> None:

@@ -57,7 +57,6 @@ def grain_table(grains: Sequence[Grain], pattern: Pattern, catalogues: Sequence[
     """
     crystals = {one.crystal.name: one.crystal for one in catalogues}
     columns: dict[str, tuple[list, str, str]] = {
-        "material": ([g.material for g in grains], "", "material"),
         "matched": ([g.matched for g in grains], "1", "peaks matched one to one"),
         "predicted": ([g.predicted for g in grains], "1", "spots that the grain would show in the band"),
         "mean_px": ([g.residuals.mean() for g in grains], "px", "mean distance of matched peaks from their prediction"),
@@ -78,9 +77,11 @@ def grain_table(grains: Sequence[Grain], pattern: Pattern, catalogues: Sequence[
         columns[f"strain_{name}"] = ([g.strain[i] for g in grains], "1", what)
         columns[f"strain_{name}_std"] = ([s[3 + i] for s in stds], "1", f"standard deviation of {what}")
     found = {
-        name: ("grain", np.array(values, dtype=str if name == "material" else float), {"units": unit, "long_name": words})
+        name: ("grain", np.array(values, float), {"units": unit, "long_name": words})
         for name, (values, unit, words) in columns.items()
     }
+    names = np.array([g.material for g in grains], str)
+    found["material"] = ("grain", names, {"units": "", "long_name": "material"})
     turns = np.array([g.turn for g in grains]).reshape(-1, 3, 3)
     table = xr.Dataset(found, coords={"grain": np.arange(1, len(grains) + 1)})
     table["U"] = (("grain", "lab", "crystal"), turns, {"units": "1", "long_name": "orientation, crystal frame to laboratory"})

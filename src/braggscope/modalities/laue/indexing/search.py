@@ -15,11 +15,11 @@ What no white-beam pattern tells by directions are cubic crystals of one kind of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import poisson
 
 from . import kernels
 from .catalogue import Catalogue
@@ -34,6 +34,19 @@ SEEN = 0.3  # and this part of its brightest spots is there
 FEWEST = 5  # and so many peaks are matched
 OUTSIDE = 2  # of them outside the fullest zone
 LARGEST_STRAIN = 2e-3  # deviatoric, any component
+
+
+def log_tail(count: int, mean: float) -> float:
+    """Natural logarithm of an upper bound of P(X >= count) for a Poisson distribution, at most 0: its first term times a series.
+
+    P <= exp(-mean) mean^n / n! / (1 - mean / (n + 1)), n = count.
+
+    >>> round(log_tail(8, 0.5), 2)
+    -16.59
+    """
+    if count <= mean or mean <= 0:
+        return 0.0 if count <= 0 or mean > 0 else -math.inf
+    return min(count * math.log(mean) - mean - math.lgamma(count + 1) - math.log1p(-mean / (count + 1)), 0.0)
 
 
 def chance_of(pattern: Pattern, catalogue: Catalogue, use: np.ndarray) -> float:
@@ -104,9 +117,8 @@ def _accepted(
     squares = np.empty(int(search.sum()))
     kernels.matched(rigid.turn, pattern.directions[search], pattern.sines[search], catalogue.tolerance, *catalogue.lookup, squares)
     mean = float(chances[search].sum())
-    odds = min(
-        float(poisson.logsf((squares < (part * catalogue.tolerance) ** 2).sum() - 3, mean * part**2)) for part in SHRUNK
-    )
+    within_parts = [int((squares < (part * catalogue.tolerance) ** 2).sum()) for part in SHRUNK]
+    odds = min(log_tail(n - 2, mean * part**2) for n, part in zip(within_parts, SHRUNK, strict=True))
     odds = min(odds + np.log(max(tried, 1) * len(SHRUNK)), 0.0)
     count = int((squares < np.inf).sum())
     if odds > np.log(FALSE) or count < max(FEWEST, TIMES_CHANCE * mean):
