@@ -12,6 +12,7 @@ MODALITY = Modality(
     forward=f"{_HERE}.forward:LauePattern",
     phantoms={name: f"{_HERE}.phantoms.film:{name}" for name in ("film", "polycrystal", "single")},
     tables=f"{_HERE}.files:TABLES",
+    calibrate=f"{_HERE}.calibrate:calibrate",
     default_method="intensity",
     views={name: f"{_HERE}.views.overview:{name}" for name in ("overview",)},
     example_geometry=f"{_HERE}.geometry:film",
