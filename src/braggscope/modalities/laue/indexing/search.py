@@ -28,7 +28,7 @@ from .refinement import Grain, refined
 
 ANCHORS, PARTNERS = 80, 120  # brightest peaks that are tried in pairs; anchors that gave nothing count
 SHRUNK = (1.0, 0.5, 0.25)  # parts of the tolerance at which matches are counted
-FALSE = 1e-4  # probability of a grain by chance that is accepted
+FALSE = 1e-8  # probability of a grain by chance that is accepted; lattices share directions more often than chance has it
 TIMES_CHANCE = 4.0  # a grain explains at least so many times what an orientation at random does
 SEEN = 0.3  # and this part of its brightest spots is there
 FEWEST = 5  # and so many peaks are matched
