@@ -1,12 +1,12 @@
 """How bright the spots of a layer of crystal are: tables over energy, from which kernels and the torch model look up.
 
-I(h) = sum over orders n in the band of |F(n h, n E1)|^2 d_n^2 S_E(n E1) P A / V^2 (Zachariasen 1945, eq. 3.72, kinematic, per unit
-of energy), E1 the energy at which the coprime reflection h diffracts. A, in um, is the depth over which the layer diffracts:
+I(h) = sum over orders n in the band of |F(n h, n E1)|^2 d_n^2 S_E(n E1) P A / V^2 (Zachariasen 1945, eq. 3.72, kinematic, per
+unit of energy), E1 the energy at which the coprime reflection h diffracts. A, in um, is the depth over which the layer diffracts:
 
     A = exp(-mu_above t_above g) (1 - exp(-mu t g)) / (mu g),      g = 1 / sin(tilt) + 1 / (n . u)
 
-with t the thickness of the layer, n the normal of the surface and u the ray; a ray that does not leave upwards has none. Left out:
-extinction (a perfect crystal is weaker), the mosaic of the crystal, and what other layers diffract.
+with t the thickness of the layer, n the normal of the surface and u the ray; a ray that does not leave upwards has none. Left
+out: extinction (a perfect crystal is weaker), the mosaic of the crystal, and what other layers diffract.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Reflections:
         return len(self.hkl)
 
     def shown(self, energy_kev: np.ndarray, low: float, high: float) -> np.ndarray:
-        """Whether a direction whose coprime reflection diffracts at this energy shows a spot in the band, shape (..., direction)."""
+        """Whether a direction whose coprime reflection diffracts at this energy shows a spot in the band; (..., direction)."""
         order = np.arange(1, self.strength.shape[1] + 1)
         energies = np.asarray(energy_kev)[..., None] * order
         return np.asarray(((energies >= low) & (energies <= high) & (self.strength > 0)).any(-1))

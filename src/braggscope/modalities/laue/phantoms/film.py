@@ -1,9 +1,9 @@
 """Scans of polycrystalline films on a substrate: patterns that mix the grains under the beam.
 
 A frame is background + hot pixels + substrate + sum over grains g of w_g(r) sum over spots I_s Gaussian(s): w the overlap of the
-grain with the beam (`beam`), I kinematic (`brightness`), scaled so that the brightest pixel of a fully lit grain has `peak` counts
-(the median of grains). A spot is as wide as that of a perfect grain. The background is fluorescence: it falls with the solid angle of
-the pixels.
+grain with the beam (`beam`), I kinematic (`brightness`), scaled so that the brightest pixel of a fully lit grain has `peak`
+counts (the median of orientations). A spot is as wide as that of a perfect grain. The background is fluorescence: it falls with
+the solid angle of the pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from braggscope.core.noise import Noise
 from braggscope.core.simulation import Simulation
 from braggscope.physics.crystals import Crystal
 
-from ..brightness import Layer, layer
+from ..brightness import layer
 from ..detector import detector_matrix, rays
 from ..geometry import LaueGeometry
 from ..orientations import reduced
@@ -29,11 +29,12 @@ from ..patterns import Mixture, brightest_pixel, spot_image, spot_lists, spots_o
 from ..reflections import material
 from ..spectrum import surface_normal
 from . import beam
-from .microstructure import Microstructure, microstructure
+from .microstructure import Microstructure, check_range, microstructure, strains
 from .truth import truth_of
 
 CCD = Noise(offset=10.0, readout=1.5, saturation=65534.0)  # the next value means an overflow in a file of 16 bits
-PITCH_UM = 0.02  # of the fine map of grains
+PER_GRAIN, PER_BEAM = 18.5, 15.0  # points of the fine map of grains across a grain and across the beam, at least
+MOST_POINTS = 10**8  # of the fine map
 PERFECT = 0.1  # of the kinematic intensity is left to a substrate, because a perfect crystal extinguishes its own beam
 MISCUT_DEG = (0.8, -0.5, 12.0)  # of the substrate: tilts about x and y, turn about its normal
 HOT_COUNTS = (200.0, 20000.0)  # of hot pixels, evenly in the logarithm
@@ -77,8 +78,9 @@ def film(
     geometry = geometry.replace(footprint=footprint) if footprint else geometry
     y, x = positions(shape, step)
     crystal = material(geometry.material)
+    fine = _around(y, x, geometry.footprint_um, size)
     sample = microstructure(
-        seed, *_around(y, x, geometry.footprint_um), crystal, geometry, size_um=size, elongation=elongation, texture=texture,
+        seed, *fine, crystal, geometry, size_um=size, elongation=elongation, texture=texture,
         fibre=fibre, spread_deg=spread, twins=twins, strain=strain,
     )  # fmt: skip
     same = constant_light(geometry, seed, background, hot)
@@ -130,8 +132,6 @@ def single(
     rotation: Of the crystal, deg: a rotation vector, after its z axis has been laid along the surface normal and x along y.
     strain: Standard deviation of its strain components, drawn by the seed.
     """
-    from .microstructure import strains
-
     geometry = with_frames(geometry, frame_shape)
     y, x = positions(shape, step)
     crystal = material(geometry.material)
@@ -162,8 +162,8 @@ def scanned(
 
     same: Counts in every frame, without the substrate.
     """
-    if not peak > 0 or not substrate >= 0:
-        raise InputError(f"option peak must be positive and substrate not negative, got {peak:g} and {substrate:g}")
+    check_range("peak", peak, 1e-6, 1e12)
+    check_range("substrate", substrate, 0.0, 1e6)
     own = layer(geometry, crystal, thickness_um=geometry.thickness_um)
     margin = 6 * geometry.spot_px
     spots = [spots_of(own, u, e, margin_px=margin) for u, e in zip(sample.orientation, sample.strain, strict=True)]
@@ -206,8 +206,8 @@ def constant_light(geometry: LaueGeometry, seed: int, background: float, hot: fl
 
     The solid angle of a pixel at the distance r, seen at the angle a to the detector's normal, goes as cos a / r^2.
     """
-    if not background >= 0 or not 0 <= hot <= 0.1:
-        raise InputError(f"option background must not be negative and hot between 0 and 0.1, got {background:g} and {hot:g}")
+    check_range("background", background, 0.0, 1e6)
+    check_range("hot", hot, 0.0, 0.1)
     rows, columns = geometry.frame_shape
     place = np.stack(rays(detector_matrix(geometry), *np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")))
     solid_angle = np.linalg.norm(place, axis=0) ** -3.0
@@ -223,8 +223,7 @@ def positions(shape: tuple[int, ...], step: float) -> tuple[np.ndarray, np.ndarr
     """Places of the scan along y and x, um; a scan of one axis runs along x at y = 0."""
     if len(shape) not in (1, 2) or min(shape) < 1:
         raise InputError(f"the shape of a laue scan must be one or two positive lengths, got {shape}")
-    if not (math.isfinite(step) and step > 0):
-        raise InputError(f"option step must be positive, got {step:g}")
+    check_range("step", step, 1e-4, 1e5)
     both = (1, *shape)[-2:]
     return step * np.arange(both[0]), step * np.arange(both[1])
 
@@ -242,11 +241,24 @@ def with_frames(geometry: LaueGeometry, frame_shape: tuple[int, int] | None) -> 
     return geometry.replace(**values)
 
 
-def _around(y: np.ndarray, x: np.ndarray, footprint_um: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the fine map: as far as the beam reaches beyond the scan."""
-    pitch = PITCH_UM * max(1.0, min(footprint_um) / 1.0)
-    ends = [beam.REACH * f / beam.FWHM + pitch for f in footprint_um]
-    return tuple(
-        pitch * np.arange(math.floor((a[0] - e) / pitch), math.ceil((a[-1] + e) / pitch) + 1)
-        for a, e in zip((y, x), ends, strict=True)
-    )  # type: ignore[return-value]
+def _around(
+    y: np.ndarray, x: np.ndarray, footprint_um: tuple[float, float], size_um: float = math.inf
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the fine map for grains of this size: as far as the beam reaches beyond the scan.
+
+    Raises InputError for a size that cannot be, and where the map would be too large.
+    """
+    if size_um < math.inf:
+        check_range("size", size_um, 1e-3, 1e4)
+    pitch = min(size_um / PER_GRAIN, min(footprint_um) / PER_BEAM)
+    ends = []
+    for places, width in zip((y, x), footprint_um, strict=True):
+        reach = beam.REACH * width / beam.FWHM + pitch
+        ends.append((math.floor((places[0] - reach) / pitch), math.ceil((places[-1] + reach) / pitch) + 1))
+    if not math.prod(stop - start for start, stop in ends) <= MOST_POINTS:
+        raise InputError(
+            f"grains of {size_um:g} um under a scan of {y[-1] - y[0]:g} x {x[-1] - x[0]:g} um are too many to draw; "
+            "a shorter scan, a smaller step or larger grains would do"
+        )
+    along_y, along_x = (pitch * np.arange(start, stop) for start, stop in ends)
+    return along_y, along_x

@@ -147,7 +147,16 @@ def microstructure(
     strain: float,
 ) -> Microstructure:
     """A film whose fine map has the places y and x; arguments as above."""
-    _check(size_um, elongation, texture, spread_deg, twins, strain, x[1] - x[0])
+    if texture not in TEXTURES:
+        raise InputError(f"option texture must be {' or '.join(TEXTURES)}, got '{texture}'")
+    ranges = {
+        "elongation": (elongation, 0.1, 10.0),
+        "spread": (spread_deg, 0, 90),
+        "twins": (twins, 0, 1),
+        "strain": (strain, 0, 0.05),
+    }
+    for name, (value, low, high) in ranges.items():
+        check_range(name, value, low, high)
     random = np.random.default_rng((seed, 4))
     number = voronoi(random, y, x, size_um=size_um, elongation=elongation)
     found = orientations(random, int(number.max()) + 1, crystal, geometry, texture=texture, fibre=fibre, spread_deg=spread_deg)
@@ -156,19 +165,10 @@ def microstructure(
     return Microstructure(number, y, x, reduced(found, crystal.rotations), strains(random, len(found), strain))
 
 
-def _check(
-    size_um: float, elongation: float, texture: str, spread_deg: float, twins: float, strain: float, pitch_um: float
-) -> None:
-    """Raise InputError for options that cannot be."""
-    if texture not in TEXTURES:
-        raise InputError(f"option texture must be {' or '.join(TEXTURES)}, got '{texture}'")
-    ranges = {
-        "size": (size_um, 3 * pitch_um, 1e4), "elongation": (elongation, 0.1, 10.0), "spread": (spread_deg, 0.0, 90.0),
-        "twins": (twins, 0.0, 1.0), "strain": (strain, 0.0, 0.05),
-    }  # fmt: skip
-    for name, (value, low, high) in ranges.items():
-        if not low <= value <= high:
-            raise InputError(f"option {name} must be between {low:g} and {high:g}, got {value:g}")
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise InputError for an option outside its range."""
+    if not low <= value <= high:
+        raise InputError(f"option {name} must be between {low:g} and {high:g}, got {value:g}")
 
 
 def _indices(words: str) -> np.ndarray:

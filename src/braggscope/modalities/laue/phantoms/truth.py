@@ -5,8 +5,8 @@ fraction                 its part of the light of the beam there
 orientation_x, _y, _z    rotation vector of its U, deg, of all equivalents the smallest
 strain_xx ... strain_xy  its deviatoric strain in the crystal frame
 
-and beside the maps, over `number` (of all grains that the beam meets): `matrix` (U), `strain_tensor`, `area` (um^2, on the fine map);
-over `fine_y`, `fine_x` (um): `fine_grain`.
+and beside the maps, over `number` (all grains that the beam meets): `matrix` (U), `strain_tensor`, `area` (um^2, on the fine
+map); over `fine_y`, `fine_x` (um): `fine_grain`.
 """
 
 from __future__ import annotations
