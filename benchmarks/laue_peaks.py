@@ -35,8 +35,8 @@ def ground(shape: tuple[int, int]) -> np.ndarray:
     y, x = np.mgrid[: shape[0], : shape[1]] / np.array(shape).max()
     far = np.hypot(y - 0.55, x - 0.45)
     light = 40 + 60 * x + 80 * np.exp(-0.5 * (far / 0.25) ** 2)
-    for radius, height in ((0.3, 25.0), (0.42, 15.0)):
-        light += height * np.exp(-0.5 * ((far - radius) / 0.02) ** 2)
+    for radius, height in ((0.3, 25.0), (0.42, 15.0)):  # 41 px wide
+        light += height * np.exp(-0.5 * ((far - radius) * max(shape) / 41) ** 2)
     return light
 
 

@@ -1,8 +1,8 @@
 """Background and noise of a frame, from its own counts.
 
 The frame is cut into tiles of about 16 x 16 pixels, of which every second row is used. Median and median deviation of half of these
-counts start two rounds of means clipped at 3 standard deviations; a plane is taken out of the variance. A median over 3 x 3 tiles removes tiles that a
-spot fills, and between the middles of tiles level and standard deviation are interpolated.
+counts start three rounds of means clipped at 2.5 standard deviations; a plane is taken out of the variance. Of 3 x 3 tiles the fourth
+lowest is taken, which removes tiles that a spot fills, and between the middles of tiles level and standard deviation are interpolated.
 
 The variance of a count grows with the light as V = V_tile + gain (count - background). The gain is the slope of the variances of
 tiles against their levels (photon transfer, Janesick 2007, ch. 5); where the level hardly varies it is variance / level, which is
@@ -24,8 +24,9 @@ from scipy import ndimage
 from braggscope.infer.peak_kernels import compiled, compiled_small
 
 TILE = 16  # px
-CLIP = 3.0  # standard deviations
-CLIPPED = 0.9733  # of a normal variance that is left after that
+CLIP = 2.5  # standard deviations
+CLIPPED = 0.9112  # of a normal variance that is left after that
+LOWER = 3  # of nine tiles, from 0: just below the median
 DEAD = 6.0  # standard deviations below the others at which 0 is no count
 LEAST = 0.25  # of a tile's pixels that must count
 SURE = 5.0  # standard deviations of the gain above zero
@@ -74,7 +75,7 @@ def background(counts: np.ndarray, pieces: Pieces, *, whole: bool = True) -> Bac
     if not live.all():
         nearest = ndimage.distance_transform_edt(~live, return_distances=False, return_indices=True)
         level, variance = level[tuple(nearest)], variance[tuple(nearest)]
-    level, variance = ndimage.median_filter(level, 3), ndimage.median_filter(variance, 3)
+    level, variance = (ndimage.rank_filter(values, LOWER, size=3) for values in (level, variance))
     floor = 0.25 if whole else max(1e-6 * float(np.ptp(counts[np.isfinite(counts)])) ** 2, 1e-30)
     variance = np.maximum(variance, floor)
     return Background(level, np.sqrt(variance), _gain(level[live], variance[live]), float(1 - live.mean()))
@@ -206,7 +207,7 @@ def tile_statistics(counts, whole, start, stop, level, variance):  # type: ignor
                 some[few] = values[k]
                 few += 1
             middle, width = _robust(some, few)
-            for _ in range(2):
+            for _ in range(3):
                 middle, square = _clipped(values, across, down, size, middle, CLIP * max(width, least))
                 square /= CLIPPED
                 width = math.sqrt(square)
