@@ -1,7 +1,7 @@
 """Where a frame may have spots: matched filters, and the local maxima of their significance. Compiled.
 
-Counts less the background, in standard deviations of the background, are smoothed by Gaussians of two widths. Each filter's output
-over its standard deviation is the significance of a spot of that shape; the larger of both is searched for local maxima. Spots of
+Counts less the background, in standard deviations of the background, are smoothed by Gaussians of two widths. Each filter's
+output over its standard deviation is the significance of a spot of that shape; the larger of both is searched for local maxima. Spots of
 sigma 0.5 to 2.5 px lose at most 6 % of their significance so.
 
 A bright pixel whose eight neighbours together have much less light than it is no spot (the sharpest, of sigma 0.5 px, gives them
@@ -87,7 +87,7 @@ def _residual(counts, level, inverse, top, bottom, out):  # type: ignore[no-unty
 
 @compiled
 def _without_hot(values, top, hot, count):  # type: ignore[no-untyped-def]
-    """Replace lonely bright pixels by the mean of their neighbours and list them (row, column); returns how many are listed then."""
+    """Replace lonely bright pixels by the mean of their neighbours and list them (row, column); how many are listed then."""
     tall, wide = values.shape
     for r in range(1, tall - 1):
         for c in range(HALO, wide - HALO):
@@ -131,7 +131,8 @@ def _smooth(values, half, across, out):  # type: ignore[no-untyped-def]
 def filtered(counts, level, inverse, top, bottom, first, second, hot, room):  # type: ignore[no-untyped-def]
     """Rows top to bottom in the two filters; how many hot pixels were listed.
 
-    counts: Shape (row, column).  level, inverse: Background and 1 / noise on tiles.  hot: Filled with rows and columns of hot pixels, shape (most, 2).
+    counts: Shape (row, column).  level, inverse: Background and 1 / noise on tiles.
+    hot: Filled with rows and columns of hot pixels, shape (most, 2).
     room: Shape (4, bottom - top + 2 HALO or more, columns + 2 HALO). At the end room[2] and room[3] hold the filtered rows
         top - HALO to bottom + HALO, right from top - 1 to bottom + 1.
     """
@@ -164,10 +165,11 @@ def maxima(room, top, bottom, columns, norms, threshold, sharp, strength, found)
         strength[top + r - HALO] = both[r, HALO : HALO + columns]
         line = both[r]
         for c in range(HALO, HALO + columns):
-            if line[c] > threshold and count < len(found):
-                if _highest(both, r, c) or (narrow[r, c] > threshold and _highest(narrow, r, c)):
-                    found[count, 0], found[count, 1] = top + r - HALO, c - HALO
-                    count += 1
+            if line[c] <= threshold or count == len(found):
+                continue
+            if _highest(both, r, c) or (narrow[r, c] > threshold and _highest(narrow, r, c)):
+                found[count, 0], found[count, 1] = top + r - HALO, c - HALO
+                count += 1
     return count
 
 
@@ -189,7 +191,7 @@ def distinct(sharp, strength, rows, columns, gain_per_sigma, norm, reach, keep):
     the narrow filter, which parts better, where the maximum is CLEAR there.
 
     sharp, strength: Significance in the narrow filter and the larger of both, shape (row, column).
-    rows, columns: Of the maxima, rows rising.  gain_per_sigma: Gain over the standard deviation of the background at each of them.
+    rows, columns: Of the maxima, rows rising.  gain_per_sigma: Gain over the standard deviation of the background at each.
     keep: Filled.
     """
     for i in range(len(rows)):

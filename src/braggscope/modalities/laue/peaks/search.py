@@ -77,9 +77,7 @@ class Spots:
     hot: np.ndarray
 
 
-def find_spots(
-    frame: np.ndarray, mask: np.ndarray | None = None, *, how: Search | None = None, threads: bool = True
-) -> Spots:
+def find_spots(frame: np.ndarray, mask: np.ndarray | None = None, *, how: Search | None = None, threads: bool = True) -> Spots:
     """The spots of a frame.
 
     frame: Counts, shape (row, column).
@@ -112,9 +110,8 @@ def find_spots(
     flag = about[:, FLAG].astype(int)
     single = _once(rows + values[:, 2], columns + values[:, 3], flag)
     single &= (flag & FAILED == 0) | (about[:, CONTRAST] > EDGE * max(correlation, 1.0))
-    return Spots(
-        rows[single], columns[single], significance[single], values[single], errors[single], about[single], ground, correlation, hot
-    )
+    kept = (one[single] for one in (rows, columns, significance, values, errors, about))
+    return Spots(*kept, ground, correlation, hot)
 
 
 def find_in_batches(source: Source, how: Search) -> Iterator[tuple[int, Spots]]:
