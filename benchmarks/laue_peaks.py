@@ -20,7 +20,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from braggscope.modalities.laue.peaks.fit import FAILED, FLAGS, SHARP
-from braggscope.modalities.laue.peaks.search import Search, find_spots
+from braggscope.modalities.laue.peaks.search import find_spots
 from braggscope.modalities.laue.peaks.table import peak_table
 
 READ_OUT = 2.0
@@ -35,8 +35,8 @@ def ground(shape: tuple[int, int]) -> np.ndarray:
     y, x = np.mgrid[: shape[0], : shape[1]] / np.array(shape).max()
     far = np.hypot(y - 0.55, x - 0.45)
     light = 40 + 60 * x + 80 * np.exp(-0.5 * (far / 0.25) ** 2)
-    for radius, height in ((0.3, 25.0), (0.42, 15.0)):
-        light += height * np.exp(-0.5 * ((far - radius) / 0.02) ** 2)
+    for radius, height in ((0.3, 25.0), (0.42, 15.0)):  # 41 px wide
+        light += height * np.exp(-0.5 * ((far - radius) * max(shape) / 41) ** 2)
     return light
 
 
@@ -52,20 +52,20 @@ def simulated(shape: tuple[int, int], count: int, seed: int, hot: int = 400, off
     wanted = 3 * 1000 ** random.uniform(0, 1, count)  # significance, from 3 to 3000
     spots = []
     fine = (np.arange(5) - 2) / 5
-    for (r, c), s, l, a, z in zip(place, minor, major, tilt, wanted, strict=True):
+    for (r, c), s, b, a, z in zip(place, minor, major, tilt, wanted, strict=True):
         top, left = max(int(r) - 11, 0), max(int(c) - 11, 0)
         rows, columns = np.arange(top, min(top + 24, shape[0])), np.arange(left, min(left + 24, shape[1]))
         y = (rows[:, None] + fine).ravel()[:, None] - r
         x = (columns[:, None] + fine).ravel()[None, :] - c
-        u, v = (np.cos(a) * x + np.sin(a) * y) / l, (np.cos(a) * y - np.sin(a) * x) / s
-        one = np.exp(-0.5 * (u**2 + v**2)).reshape(len(rows), 5, len(columns), 5).mean((1, 3)) / (2 * np.pi * s * l)
+        u, v = (np.cos(a) * x + np.sin(a) * y) / b, (np.cos(a) * y - np.sin(a) * x) / s
+        one = np.exp(-0.5 * (u**2 + v**2)).reshape(len(rows), 5, len(columns), 5).mean((1, 3)) / (2 * np.pi * s * b)
         there = before[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         total = z / np.sqrt((one**2 / (there + READ_OUT**2)).sum())
         for _ in range(8):  # its own light adds to the noise
             total *= z / np.sqrt(((total * one) ** 2 / (there + READ_OUT**2 + total * one)).sum())
-            total = min(total, 40000 * 2 * np.pi * s * l)
+            total = min(total, 40000 * 2 * np.pi * s * b)
         light[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += total * one
-        spots.append((r, c, total, s, l, np.sqrt((((total * one) ** 2) / (there + READ_OUT**2)).sum())))
+        spots.append((r, c, total, s, b, np.sqrt((((total * one) ** 2) / (there + READ_OUT**2)).sum())))
     frame = random.poisson(light) + random.normal(offset, READ_OUT, shape)
     at = random.integers(0, shape[0], hot), random.integers(0, shape[1], hot)
     frame[at] += 10 ** random.uniform(1.5, 4, hot)
@@ -133,7 +133,8 @@ def timed(frame: np.ndarray, repeats: int = 15) -> str:
         spots = find_spots(frame)
         wall.append(time.perf_counter() - a)
         processor.append(time.process_time() - b)
-    return f"{min(wall) * 1e3:.0f} ms (median {np.median(wall) * 1e3:.0f}), processor {min(processor) * 1e3:.0f} ms, {len(spots.rows)} peaks"
+    times = f"{min(wall) * 1e3:.0f} ms (median {np.median(wall) * 1e3:.0f}), processor {min(processor) * 1e3:.0f} ms"
+    return f"{times}, {len(spots.rows)} peaks"
 
 
 def on_time() -> None:
@@ -148,18 +149,19 @@ def image(path: Path) -> np.ndarray:
 
 def on_real_images(folder: Path) -> None:
     for name, peer in (
-        ("Ge_blanc_0000", "Ge_blanc_0000_LT_5"), ("GaN_Si_nw1_0000", "rerun_lt3219_GaN_Si_nw1_0000_Si"), ("CdTe_I999_03Jul06_0200", None),
+        ("Ge_blanc_0000", "Ge_blanc_0000_LT_5"), ("GaN_Si_nw1_0000", "rerun_lt3219_GaN_Si_nw1_0000_Si"),
+        ("CdTe_I999_03Jul06_0200", None),
     ):  # fmt: skip
         frame = image(folder / f"{name}.h5")
         table = peak_table(find_spots(frame))
         flags = {w: int((table["flag"].values & b > 0).sum()) for b, w in FLAGS.items()}
-        row(f"{name}: peaks", "-", f"{table.sizes['peak']}, flags {({w: n for w, n in flags.items() if n})}")
+        row(f"{name}: peaks", "-", f"{table.sizes['peak']}, flags { ({w: n for w, n in flags.items() if n}) }")
         row(f"{name}: time", "<= 150 ms", timed(frame))
         if peer is None:
             continue
         lines = [line.split() for line in (folder / f"{peer}.cor").read_text().splitlines() if line[:1] not in "#2"]
         theirs = np.array([[float(word) for word in line] + [0.0] * (12 - len(line)) for line in lines])
-        far, at = cKDTree(np.stack([table["row"], table["column"]], axis=1)).query(theirs[:, [3, 2]] - 1)
+        far, _ = cKDTree(np.stack([table["row"], table["column"]], axis=1)).query(theirs[:, [3, 2]] - 1)
         unfitted = (theirs[:, 3] % 1 == 0) & (theirs[:, 2] % 1 == 0)
         row(f"{name}: peaks of LaueTools within 0.3 px", len(theirs),
             f"{(far < 0.3).sum()}, median {np.median(far):.3f} px; {unfitted.sum()} that LaueTools did not fit")  # fmt: skip

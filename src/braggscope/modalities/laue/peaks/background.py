@@ -1,8 +1,9 @@
 """Background and noise of a frame, from its own counts.
 
-The frame is cut into tiles of about 16 x 16 pixels, of which every second row is used. Median and median deviation of half of these
-counts start two rounds of means clipped at 3 standard deviations; a plane is taken out of the variance. A median over 3 x 3 tiles removes tiles that a
-spot fills, and between the middles of tiles level and standard deviation are interpolated.
+The frame is cut into tiles of about 16 x 16 pixels, of which every second row is used. Median and median deviation of half of
+these counts start three rounds of means clipped at 2.5 standard deviations; a plane is taken out of the variance. The fourth
+lowest of 3 x 3 tiles tells what the background is, also where a spot fills a tile; those of the nine that agree with it are
+averaged, and between the middles of tiles level and standard deviation are interpolated.
 
 The variance of a count grows with the light as V = V_tile + gain (count - background). The gain is the slope of the variances of
 tiles against their levels (photon transfer, Janesick 2007, ch. 5); where the level hardly varies it is variance / level, which is
@@ -24,8 +25,10 @@ from scipy import ndimage
 from braggscope.infer.peak_kernels import compiled, compiled_small
 
 TILE = 16  # px
-CLIP = 3.0  # standard deviations
-CLIPPED = 0.9733  # of a normal variance that is left after that
+CLIP = 2.5  # standard deviations
+CLIPPED = 0.9112  # of a normal variance that is left after that
+LOWER = 3  # of nine tiles, from 0: just below the median
+AGREE = 0.35  # standard deviations of a count, or of its variance, by which tiles of one background differ at most
 DEAD = 6.0  # standard deviations below the others at which 0 is no count
 LEAST = 0.25  # of a tile's pixels that must count
 SURE = 5.0  # standard deviations of the gain above zero
@@ -74,10 +77,25 @@ def background(counts: np.ndarray, pieces: Pieces, *, whole: bool = True) -> Bac
     if not live.all():
         nearest = ndimage.distance_transform_edt(~live, return_distances=False, return_indices=True)
         level, variance = level[tuple(nearest)], variance[tuple(nearest)]
-    level, variance = ndimage.median_filter(level, 3), ndimage.median_filter(variance, 3)
-    floor = 0.25 if whole else max(1e-6 * float(np.ptp(counts[np.isfinite(counts)])) ** 2, 1e-30)
-    variance = np.maximum(variance, floor)
+    floor = 0.25 if whole else max(1e-12 * float(np.ptp(counts[np.isfinite(counts)])) ** 2, 1e-30)
+    low, noise = (ndimage.rank_filter(values, LOWER, size=3) for values in (level, variance))
+    noise = np.maximum(noise, floor)
+    level = _mean_of_agreeing(level, low, AGREE * np.sqrt(noise))
+    variance = np.maximum(_mean_of_agreeing(variance, noise, AGREE * noise), floor)
     return Background(level, np.sqrt(variance), _gain(level[live], variance[live]), float(1 - live.mean()))
+
+
+def _mean_of_agreeing(values: np.ndarray, low: np.ndarray, within: np.ndarray) -> np.ndarray:
+    """Mean of the tiles around each one, with weights (1, 2, 1) along both axes, that are `within` of the low value there."""
+    padded, (rows, columns) = np.pad(values, 1, mode="edge"), values.shape
+    total, weight = np.zeros_like(values), np.zeros_like(values)
+    for down in range(3):
+        for right in range(3):
+            one = padded[down : down + rows, right : right + columns]
+            part = np.where(np.abs(one - low) <= within, np.float32((2 - abs(down - 1)) * (2 - abs(right - 1))), np.float32(0))
+            total += part * one
+            weight += part
+    return np.where(weight > 0, total / np.maximum(weight, 1), low)
 
 
 def _gain(level: np.ndarray, variance: np.ndarray) -> float:
@@ -206,7 +224,7 @@ def tile_statistics(counts, whole, start, stop, level, variance):  # type: ignor
                 some[few] = values[k]
                 few += 1
             middle, width = _robust(some, few)
-            for _ in range(2):
+            for _ in range(3):
                 middle, square = _clipped(values, across, down, size, middle, CLIP * max(width, least))
                 square /= CLIPPED
                 width = math.sqrt(square)

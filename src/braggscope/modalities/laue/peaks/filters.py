@@ -1,11 +1,11 @@
 """Where a frame may have spots: matched filters, and the local maxima of their significance. Compiled.
 
-Counts less the background, in standard deviations of the background, are smoothed by Gaussians of two widths. Each filter's output
-over its standard deviation is the significance of a spot of that shape; the larger of both is searched for local maxima. Spots of
+Counts less the background, in standard deviations of the background, are smoothed by Gaussians of two widths. Each filter's
+output over its standard deviation is the significance of a spot of that shape; the larger of both is searched for local maxima. Spots of
 sigma 0.5 to 2.5 px lose at most 6 % of their significance so.
 
-A single bright pixel whose eight neighbours have together less than a third of its light is no spot (a spot of sigma 0.5 px, the
-sharpest, gives them 1.1 times its light) and is left out before the filters.
+A bright pixel whose eight neighbours together have much less light than it is no spot (the sharpest, of sigma 0.5 px, gives them
+1.1 times its light) and is replaced by their mean before the filters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from .background import DEAD
 
 NARROW, WIDE = 0.8, 1.6  # px, sigma of the two filters
 HOT = 6.0  # standard deviations above which a lonely pixel is hot
-LONELY = 0.35  # of its light in the eight neighbours, below which a pixel is lonely
+LONELY = 0.35, 0.7  # of its light in the eight neighbours, below which a pixel is lonely: a faint one, and a bright one
+BRIGHT = 15.0  # standard deviations
+CLEAR = 8.0  # standard deviations
 RADIUS = 4  # px, of a filter's kernel
 STRIP = 64  # rows that are worked on at a time, so that they stay in the cache
 
@@ -85,7 +87,7 @@ def _residual(counts, level, inverse, top, bottom, out):  # type: ignore[no-unty
 
 @compiled
 def _without_hot(values, top, hot, count):  # type: ignore[no-untyped-def]
-    """Set lonely bright pixels to 0 and list them (row, column); returns how many are listed then."""
+    """Replace lonely bright pixels by the mean of their neighbours and list them (row, column); how many are listed then."""
     tall, wide = values.shape
     for r in range(1, tall - 1):
         for c in range(HALO, wide - HALO):
@@ -95,8 +97,8 @@ def _without_hot(values, top, hot, count):  # type: ignore[no-untyped-def]
                 for i in range(r - 1, r + 2):
                     for j in range(c - 1, c + 2):
                         around += values[i, j]
-                if around < LONELY * v:
-                    values[r, c] = 0.0
+                if around < (LONELY[1] if v > BRIGHT else LONELY[0]) * v:
+                    values[r, c] = max(around, np.float32(0)) / 8
                     if count < len(hot):
                         hot[count, 0], hot[count, 1] = r + top, c - HALO
                         count += 1
@@ -129,7 +131,8 @@ def _smooth(values, half, across, out):  # type: ignore[no-untyped-def]
 def filtered(counts, level, inverse, top, bottom, first, second, hot, room):  # type: ignore[no-untyped-def]
     """Rows top to bottom in the two filters; how many hot pixels were listed.
 
-    counts: Shape (row, column).  level, inverse: Background and 1 / noise on tiles.  hot: Filled with rows and columns of hot pixels, shape (most, 2).
+    counts: Shape (row, column).  level, inverse: Background and 1 / noise on tiles.
+    hot: Filled with rows and columns of hot pixels, shape (most, 2).
     room: Shape (4, bottom - top + 2 HALO or more, columns + 2 HALO). At the end room[2] and room[3] hold the filtered rows
         top - HALO to bottom + HALO, right from top - 1 to bottom + 1.
     """
@@ -143,25 +146,28 @@ def filtered(counts, level, inverse, top, bottom, first, second, hot, room):  # 
 
 
 @compiled
-def maxima(room, top, bottom, columns, norms, threshold, strength, found):  # type: ignore[no-untyped-def]
-    """List the local maxima above the threshold; how many there are.
+def maxima(room, top, bottom, columns, norms, threshold, sharp, strength, found):  # type: ignore[no-untyped-def]
+    """List the local maxima above the threshold of the narrow filter and of both; how many there are.
 
-    room: From `filtered`.  norms: What turns each filter's output into significance.  strength: Filled with the larger significance, shape (row, column) of the frame.
+    room: From `filtered`.  norms: What turns each filter's output into significance.
+    sharp, strength: Filled with the significance in the narrow filter and the larger of both, shape (row, column) of the frame.
     found: Filled with rows and columns, shape (most, 2).
     """
-    narrow, wide = room[2], room[3]
-    both = room[0]
+    narrow, wide, both = room[2], room[3], room[0]
     for r in range(HALO - 1, HALO + bottom - top + 1):
+        a, b, larger = narrow[r], wide[r], both[r]
         for c in range(HALO - 1, HALO + columns + 1):
-            both[r, c] = max(norms[0] * narrow[r, c], norms[1] * wide[r, c])
+            a[c] *= norms[0]
+            larger[c] = max(a[c], norms[1] * b[c])
     count = 0
     for r in range(HALO, HALO + bottom - top):
-        line = strength[top + r - HALO]
-        for c in range(columns):
-            line[c] = both[r, HALO + c]
+        sharp[top + r - HALO] = narrow[r, HALO : HALO + columns]
+        strength[top + r - HALO] = both[r, HALO : HALO + columns]
+        line = both[r]
         for c in range(HALO, HALO + columns):
-            v = both[r, c]
-            if v > threshold and _highest(both, r, c) and count < len(found):
+            if line[c] <= threshold or count == len(found):
+                continue
+            if _highest(both, r, c) or (narrow[r, c] > threshold and _highest(narrow, r, c)):
                 found[count, 0], found[count, 1] = top + r - HALO, c - HALO
                 count += 1
     return count
@@ -178,24 +184,28 @@ def _highest(values, r, c):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def distinct(strength, rows, columns, gain_per_sigma, norm, reach, keep):  # type: ignore[no-untyped-def]
+def distinct(sharp, strength, rows, columns, gain_per_sigma, norm, reach, keep):  # type: ignore[no-untyped-def]
     """Keep a maximum only where it is parted from every stronger one within reach by a dip of 3 standard deviations.
 
-    The deviation there is that of its light: sqrt(1 + gain s / sigma^2) with s = strength sigma / norm.
+    The deviation there is that of its light: sqrt(1 + gain s / sigma^2) with s = strength sigma / norm. The dip is looked for in
+    the narrow filter, which parts better, where the maximum is CLEAR there.
 
-    strength: Significance, shape (row, column).  rows, columns: Of the maxima, rows rising.
-    gain_per_sigma: Gain over the standard deviation of the background at each of them.  keep: Filled.
+    sharp, strength: Significance in the narrow filter and the larger of both, shape (row, column).
+    rows, columns: Of the maxima, rows rising.  gain_per_sigma: Gain over the standard deviation of the background at each.
+    keep: Filled.
     """
     for i in range(len(rows)):
         keep[i] = True
         v = strength[rows[i], columns[i]]
-        deep = v - 3 * math.sqrt(1 + max(v, 0.0) * gain_per_sigma[i] / norm)
+        values = sharp if sharp[rows[i], columns[i]] > CLEAR else strength
+        own = values[rows[i], columns[i]]
+        deep = own - 3 * math.sqrt(1 + max(own, 0.0) * gain_per_sigma[i] / norm)
         for way in (-1, 1):
             j = i + way
             while keep[i] and 0 <= j < len(rows) and abs(rows[j] - rows[i]) <= reach:
                 other = strength[rows[j], columns[j]]
                 if abs(columns[j] - columns[i]) <= reach and (other > v or (other == v and j < i)):
-                    keep[i] = _lowest_between(strength, rows[i], columns[i], rows[j], columns[j]) < deep
+                    keep[i] = _lowest_between(values, rows[i], columns[i], rows[j], columns[j]) < deep
                 j += way
 
 

@@ -1,6 +1,6 @@
 """Fits of spots by two-dimensional Gaussians with inclination, each with its nearest neighbours in the same fit. Compiled.
 
-    counts = background + sum_k amplitude_k exp(-|u|^2 / 2),   u_1 = (row - row_k) / s_1,   u_2 = (column - column_k) / s_2 - c u_1
+    counts = background + sum_k amplitude_k exp(-|u|^2 / 2),  u_1 = (row - row_k) / s_1,  u_2 = (column - column_k) / s_2 - c u_1
 
 with the variance V = V_tile + gain (counts - level), by Levenberg-Marquardt steps (infer.peak_kernels). A box around the spot is
 fitted. Up to two other maxima in the box have parameters of their own; pixels that are nearer to still others are left out. A
@@ -198,7 +198,7 @@ def _climbed(box, peaks, noise):  # type: ignore[no-untyped-def]
 
 @compiled_small
 def _fit(counts, saturation, gain, rows, columns, i, level, sigma, near, box):  # type: ignore[no-untyped-def]
-    """Fit the spot of one maximum in a box; chi-square, pixels used, flag, larger sigma along an axis, sum and centroid, contrast."""
+    """Fit the spot of one maximum in a box; chi-square, pixels used, flag, larger sigma along an axis, sum, centroid, contrast."""
     flag, used = _gather(counts, saturation, rows[i], columns[i], level, sigma, box)
     total, row, column, square = _moments(level, box)
     count = _neighbours(rows, columns, i, 2 * box.half, near)

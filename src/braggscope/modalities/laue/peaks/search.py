@@ -24,6 +24,8 @@ from .background import Background, background
 from .fit import ABOUT, CHI2, CONTRAST, FAILED, FLAG, PARAMETERS, box, fit_spots
 
 REACH = 8  # px within which maxima must be parted by a dip
+LIGHT = 3.0  # standard deviations above which a filtered count is light
+APART = 6  # px between filtered counts whose noise is independent
 SAMPLED = 1 / 48  # of the rows that tell the correlation of the noise
 EDGE = 3.0  # standard deviations of its contrast below which a maximum that no fit describes is an edge of the background
 NEIGHBOURS = 32  # of a spot that are looked at
@@ -39,7 +41,7 @@ class Search:
     saturation: Smallest count that means an overflow; None: the largest value of an unsigned integer type.
     """
 
-    threshold: float = 5.0
+    threshold: float = 4.5
     most: int = 0
     box: int = 11
     saturation: float | None = None
@@ -75,9 +77,7 @@ class Spots:
     hot: np.ndarray
 
 
-def find_spots(
-    frame: np.ndarray, mask: np.ndarray | None = None, *, how: Search | None = None, threads: bool = True
-) -> Spots:
+def find_spots(frame: np.ndarray, mask: np.ndarray | None = None, *, how: Search | None = None, threads: bool = True) -> Spots:
     """The spots of a frame.
 
     frame: Counts, shape (row, column).
@@ -89,6 +89,7 @@ def find_spots(
     counts, saturation = _counts(frame, mask, how.saturation)
     ground = background(counts, pieces, whole=frame.dtype.kind in "ui")
     rows, columns, significance, correlation, hot = _maxima(counts, ground, how, pieces)
+    counts[tuple(hot.T)] = np.nan
     values, errors = np.empty((len(rows), PARAMETERS)), np.empty((len(rows), PARAMETERS, PARAMETERS))
     about = np.empty((len(rows), ABOUT))
     level, sigma = ground.at_pixels(rows, columns, counts.shape)
@@ -109,9 +110,8 @@ def find_spots(
     flag = about[:, FLAG].astype(int)
     single = _once(rows + values[:, 2], columns + values[:, 3], flag)
     single &= (flag & FAILED == 0) | (about[:, CONTRAST] > EDGE * max(correlation, 1.0))
-    return Spots(
-        rows[single], columns[single], significance[single], values[single], errors[single], about[single], ground, correlation, hot
-    )
+    kept = (one[single] for one in (rows, columns, significance, values, errors, about))
+    return Spots(*kept, ground, correlation, hot)
 
 
 def find_in_batches(source: Source, how: Search) -> Iterator[tuple[int, Spots]]:
@@ -163,7 +163,7 @@ def _maxima(
     """Rows, columns and significance of the maxima, strongest first; correlation of the noise; hot pixels."""
     tall, wide = counts.shape
     norms, correlation = _norms(counts, ground)
-    strength = np.empty((tall, wide), np.float32)
+    sharp, strength = np.empty((2, tall, wide), np.float32)
     strips, inverse = -(-tall // filters.STRIP), 1 / ground.sigma
     found: list[Any] = [None] * strips
     hots: list[Any] = [None] * strips
@@ -176,13 +176,13 @@ def _maxima(
             args = (ground.level, inverse, top, bottom, filters.FIRST, filters.SECOND, hot, room)
             count = filters.filtered(counts, *args)
             hots[s] = hot[:count][(hot[:count, 0] >= top) & (hot[:count, 0] < bottom)]
-            found[s] = listed[: filters.maxima(room, top, bottom, wide, norms, how.threshold, strength, listed)].copy()
+            found[s] = listed[: filters.maxima(room, top, bottom, wide, norms, how.threshold, sharp, strength, listed)].copy()
 
     pieces(work, strips)
     rows, columns = np.concatenate(found).astype(np.int64).T
     _, sigma = ground.at_pixels(rows, columns, counts.shape)
     keep = np.empty(len(rows), np.bool_)
-    filters.distinct(strength, rows, columns, ground.gain / sigma, float(filters.NORMS[0]), REACH, keep)
+    filters.distinct(sharp, strength, rows, columns, ground.gain / sigma, float(filters.NORMS[0]), REACH, keep)
     rows, columns = rows[keep], columns[keep]
     significance = strength[rows, columns].astype(float)
     order = np.argsort(-significance, kind="stable")[: how.most or None]
@@ -196,27 +196,28 @@ def _room(strip: int, columns: int) -> np.ndarray:
 def _norms(counts: np.ndarray, ground: Background) -> tuple[np.ndarray, float]:
     """What turns the output of each filter into significance, and the correlation of the noise in the narrow one.
 
-    Spots only add light: the scatter is read below the median, from rows spread over the frame.
+    The scatter is that of f(x) - (f(x - 6 px) + f(x + 6 px)) / 2, which slow errors of the background do not change, by its
+    quartiles, on rows spread over the frame, without places in the light of spots.
     """
     tall, wide = counts.shape
     height = min(8, tall)
     tops = np.unique(np.linspace(0, tall - height, max(3, round(tall * SAMPLED / height))).astype(int))
     room, hot = _room(height, wide), np.empty((64, 2), np.int32)
-    below: list[list[np.ndarray]] = [[], []]
+    rest: list[list[np.ndarray]] = [[], []]
     for top in tops:
         args = (ground.level, 1 / ground.sigma, int(top), int(top) + height, filters.FIRST, filters.SECOND, hot, room)
         filters.filtered(counts, *args)
         for k in range(2):
-            inner = room[2 + k, filters.HALO : filters.HALO + height, filters.HALO : filters.HALO + wide]
-            below[k].append(inner[::2, ::2].ravel())
+            inner = room[2 + k, filters.HALO : filters.HALO + height : 2, filters.HALO : filters.HALO + wide]
+            three = np.stack([inner[:, : -2 * APART], inner[:, APART:-APART], inner[:, 2 * APART :]])
+            dark = np.quantile(inner, 0.5) + LIGHT * (np.quantile(inner, 0.5) - np.quantile(inner, 0.16))
+            free = ((three != 0) & (three < dark)).all(0)
+            rest[k].append((three[1] - 0.5 * (three[0] + three[2]))[free])
     factors = []
-    for values in map(np.concatenate, below):
-        values = values[values != 0]
-        if len(values) < 64:
-            factors.append(1.0)
-            continue
-        low, middle = np.quantile(values, [0.1587, 0.5])
-        factors.append(max(float(middle - low) * float(filters.NORMS[len(factors)]), 0.3))
+    for k, values in enumerate(map(np.concatenate, rest)):
+        enough = len(values) >= 256
+        scatter = float(np.diff(np.quantile(values, [0.25, 0.75]))[0]) / (1.349 * math.sqrt(1.5)) if enough else 0.0
+        factors.append(max(scatter * float(filters.NORMS[k]), 0.5) if enough else 1.0)
     return (filters.NORMS / np.array(factors, np.float32)).astype(np.float32), factors[0]
 
 

@@ -55,8 +55,8 @@ def peak_table(
         columns["frame"], texts["frame"] = np.repeat(np.asarray(frames, np.int64), counts), FRAME
     if geometry is not None:
         angles = two_theta_chi(detector_matrix(geometry), columns["row"], columns["column"])
-        for name, values, text in zip(("two_theta", "chi"), angles, ("angle 2 theta of the spot", "angle chi of the spot"), strict=True):
-            columns[name], texts[name] = values, ("deg", f"{text}, as in LaueTools")
+        for name, values, text in zip(("two_theta", "chi"), angles, ("2 theta", "chi"), strict=True):
+            columns[name], texts[name] = values, ("deg", f"angle {text} of the spot, as in LaueTools")
     found = {n: ("peak", columns[n], {"units": unit, "long_name": text}) for n, (unit, text) in texts.items()}
     flag = (
         "peak",
@@ -91,7 +91,8 @@ def _of_frame(spots: Spots) -> dict[str, np.ndarray]:
     columns["row"][failed] = spots.rows[failed] + about[failed, CENTRE_ROW]
     columns["column"][failed] = spots.columns[failed] + about[failed, CENTRE_COLUMN]
     columns["intensity"][failed] = about[failed, SUM]
-    return columns | {"significance": spots.significance, "reduced_deviance": np.where(failed, np.nan, about[:, CHI2]), "flag": flag}
+    misfit = np.where(failed, np.nan, about[:, CHI2])
+    return columns | {"significance": spots.significance, "reduced_deviance": misfit, "flag": flag}
 
 
 def _light(values: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
