@@ -1,1 +1,0 @@
-"""Methods of Laue maps, one to a file."""
