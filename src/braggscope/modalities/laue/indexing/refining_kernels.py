@@ -246,3 +246,25 @@ def refine(
         if p >= 0:
             chi2 += (peaks[p, 0] - place[i, 0]) ** 2 / variance[p, 0] + (peaks[p, 1] - place[i, 1]) ** 2 / variance[p, 1]
     return chosen, order, place, partner, free, chi2
+
+
+@compiled
+def votes(start, spots, peaks, use, within, first, after, top, left, cell, count):
+    """How many spots of each known orientation have a peak within a distance; into `count`, shape (orientation,).
+
+    start: Of each orientation among the spots, shape (orientation + 1,).  spots: Row and column, shape (spot, 2).
+    """
+    limit = within * within
+    for g in range(len(start) - 1):
+        count[g] = 0
+        for s in range(start[g], start[g + 1]):
+            row, column = spots[s, 0], spots[s, 1]
+            ci, cj = int(math.floor(row / cell - top)), int(math.floor(column / cell - left))
+            near = False
+            for a in range(max(ci - 1, 0), min(ci + 2, first.shape[0])):
+                for b in range(max(cj - 1, 0), min(cj + 2, first.shape[1])):
+                    p = first[a, b]
+                    while p >= 0 and not near:
+                        near = use[p] and (peaks[p, 0] - row) ** 2 + (peaks[p, 1] - column) ** 2 <= limit
+                        p = after[p]
+            count[g] += near

@@ -63,12 +63,14 @@ def grains_in(
     within: float,
     largest_strain: float = LARGEST_STRAIN,
     use: np.ndarray | None = None,
+    anchors: int = ANCHORS,
 ) -> Iterator[Grain]:
     """The grains of a material, as they are found: usually those with most spots first.
 
     most: How many at most.  within: Distance within which spots match, px.
     largest_strain: Crystals that match only with a larger deviatoric strain, by a standard deviation, are others.
     use: Peaks that are not explained yet, shape (peak,); those of each grain are struck out.
+    anchors: Peaks that may fail to be of a grain before the search ends.
     """
     free = np.ones(len(pattern), bool) if use is None else use
     search = free.copy()
@@ -76,11 +78,11 @@ def grains_in(
     chances = each * (1 - np.cos(catalogue.tolerance)) / 2
     tried, failed, found = 0, 0, 0
     dull = np.zeros(len(pattern), bool)
-    while found < most and failed < ANCHORS:
-        anchors = np.flatnonzero(search & ~dull)
-        if len(anchors) < FEWEST:
+    while found < most and failed < anchors:
+        left = np.flatnonzero(search & ~dull)
+        if len(left) < FEWEST:
             return
-        anchor, alive = anchors[0], np.flatnonzero(search)
+        anchor, alive = left[0], np.flatnonzero(search)
         turn, count = _best_pair(anchor, alive, pattern, catalogue)
         tried += count
         grain = None if turn is None else _accepted(turn, pattern, catalogue, search, free, chances, tried, within, largest_strain)
