@@ -92,7 +92,8 @@ class Indexing(PerFrame):
         only[np.unique(np.linspace(0, size - 1, min(self.sample, size)).astype(int))] = True
         patterns = [one for batch in source.batches(only=only) for one in ready._patterns(batch)] if self.sample else []
         if self._instrument.substrate:
-            ready = dataclasses.replace(ready, standing=_standing(patterns, self.within))
+            ready = dataclasses.replace(ready, standing=ready._substrate(patterns))
+            patterns = [ready._cleaned(one) for one in patterns]
         return dataclasses.replace(ready, known=ready._orientations(patterns))
 
     def facts(self) -> dict[str, Any]:
@@ -160,14 +161,27 @@ class Indexing(PerFrame):
             for i in range(start, stop):
                 spots = find_spots(batch.frames[i], None if batch.mask is None else batch.mask[i], how=how, threads=False)
                 row, column = spots.rows + np.nan_to_num(spots.values[:, 2]), spots.columns + np.nan_to_num(spots.values[:, 3])
-                moving = _apart(np.stack([row, column], 1), self.standing, self.within)
                 with np.errstate(invalid="ignore"):
                     std = np.sqrt(np.diagonal(spots.errors, axis1=1, axis2=2)[:, 2:4])
-                light = spots.significance
-                found[i] = self._pattern(row[moving], column[moving], light[moving], (std[moving, 0], std[moving, 1]))
+                found[i] = self._cleaned(self._pattern(row, column, spots.significance, (std[:, 0], std[:, 1])))
 
         in_threads(work, len(batch))
         return found
+
+    def _substrate(self, patterns: list[Pattern]) -> np.ndarray:
+        """Places of the substrate's spots: those that stand still and are of one crystal of it, shape (spot, 2)."""
+        places = _standing(patterns, self.within)
+        still = self._pattern(places[:, 0], places[:, 1], -np.arange(len(places), dtype=float), None)
+        tolerance = float(np.rad2deg(self._catalogue.tolerance))
+        crystal = catalogue_of(material(self._instrument.substrate, "substrate"), self._instrument, tolerance_deg=tolerance)
+        found = next(grains_in(still, crystal, most=1, within=self.within), None)
+        return np.empty((0, 2)) if found is None else still.places[found.peaks]
+
+    def _cleaned(self, pattern: Pattern) -> Pattern:
+        """A pattern without the spots of the substrate."""
+        moving = _apart(pattern.places, self.standing, self.within)
+        stds = np.sqrt(pattern.variance[moving]).T
+        return self._pattern(*pattern.places[moving].T, -np.arange(moving.sum(), dtype=float), (stds[0], stds[1]))
 
     def _orientations(self, patterns: list[Pattern]) -> Known:
         """The orientations in some patterns, each once."""
@@ -216,15 +230,16 @@ class Indexing(PerFrame):
 
 
 def _standing(patterns: list[Pattern], within: float) -> np.ndarray:
-    """Places at which most patterns have a peak, shape (spot, 2)."""
+    """Which peaks of the richest pattern most others have at the same place, shape (spot, 2)."""
     from scipy.spatial import cKDTree
 
     if len(patterns) < SAMPLES_TO_STAND:
         return np.empty((0, 2))
-    trees = [cKDTree(one.places) for one in patterns if len(one)]
-    every = np.concatenate([one.places for one in patterns[:: max(1, len(patterns) // 5)]])
-    seen = sum(np.isfinite(tree.query(every, distance_upper_bound=within)[0]).astype(int) for tree in trees)
-    return every[np.asarray(seen) > STANDING * len(patterns)]
+    richest = max(patterns, key=len).places
+    seen = np.zeros(len(richest))
+    for tree in (cKDTree(one.places) for one in patterns if len(one)):
+        seen += np.isfinite(tree.query(richest, distance_upper_bound=within)[0])
+    return richest[seen > STANDING * len(patterns)]
 
 
 def _apart(places: np.ndarray, others: np.ndarray, within: float) -> np.ndarray:

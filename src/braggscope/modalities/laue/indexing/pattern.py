@@ -68,12 +68,10 @@ def pattern_of(
         variance[~known] = variance[known].max() if known.any() else 1.0
     matrix = detector_matrix(geometry)
     directions = np.ascontiguousarray(scattering_directions(matrix, places[:, 0], places[:, 1]))
-    beside = [scattering_directions(matrix, places[:, 0] + i, places[:, 1] + j) for i, j in ((1, 0), (0, 1))]
-    turns = [np.linalg.norm(one - directions, axis=1).mean() for one in beside] if len(places) else [1.0]
     rows, columns = (_size(size, places[:, i]) for i, size in enumerate((geometry.rows, geometry.columns)))
     return Pattern(
         places, variance, weighted, order, directions, -directions[:, 0], matrix, np.linalg.inv(matrix), rows, columns,
-        float(np.mean(turns)),
+        _turn(matrix, places if len(places) else np.array([[rows / 2, columns / 2]])),
     )  # fmt: skip
 
 
@@ -96,6 +94,12 @@ def pattern_of_table(peaks: xr.Dataset, geometry: LaueGeometry) -> Pattern:
     stds = {f"{n}_std": peaks[f"{n}_std"].values for n in ("row", "column") if f"{n}_std" in peaks}
     intensity = peaks["intensity"].values if "intensity" in peaks else np.zeros(len(row))
     return pattern_of(row, column, intensity, geometry, **stds)
+
+
+def _turn(matrix: np.ndarray, places: np.ndarray) -> float:
+    """How far a scattering vector turns for a pixel, radians, the mean over places and both directions."""
+    here, *beside = (scattering_directions(matrix, *(places + step).T) for step in ((0, 0), (1, 0), (0, 1)))
+    return float(np.mean([np.linalg.norm(one - here, axis=1).mean() for one in beside]))
 
 
 def _size(stated: int | None, at: np.ndarray) -> int:
