@@ -27,7 +27,7 @@ from braggscope.infer.runtime import in_threads
 from ..geometry import LaueGeometry
 from ..indexing.catalogue import Catalogue, catalogue_of
 from ..indexing.indexed import rotation_vectors
-from ..indexing.known import Known, merged, misorientations, nothing_known
+from ..indexing.known import LEAST, Known, merged, misorientations, nothing_known
 from ..indexing.pattern import Pattern, pattern_of
 from ..indexing.refinement import COMPONENTS, Grain, refined
 from ..indexing.search import FEWEST, grains_in
@@ -37,6 +37,8 @@ from ..reflections import material
 NO_PEAKS, NOT_INDEXED, NO_STRAIN = 2, 4, 8
 STANDING = 0.6  # part of the sampled frames in which the spots of a substrate are seen at one place
 SAMPLES_TO_STAND = 8
+SMEARED = 0.35  # of the beam's footprint along the scan: frames this near are added up for the full search
+FALSE = 1e-4  # probability by chance of a grain that is accepted in a frame
 EACH = 6  # grains that are searched for in a sampled frame, beside those known
 DARK, LONE = 12, 6  # anchors that may fail in a sampled frame, and in a frame that nothing known explains
 
@@ -57,9 +59,9 @@ class Indexing(PerFrame):
 
     material: str = option("", "name or CIF file of the grains' crystal; left out: that of the geometry")
     threshold: float = option(5.0, "least significance of a peak, in standard deviations")
-    within: float = option(1.5, "distance within which a peak belongs to a spot", unit="px")
+    within: float = option(0.8, "distance within which a peak belongs to a spot", unit="px")
     merge: float = option(0.3, "orientations nearer than this are one grain", unit="deg")
-    sample: int = option(600, "frames that are searched in full to know the orientations of the scan")
+    sample: int = option(600, "places that are searched in full to know the orientations of the scan")
     known: Known = dataclasses.field(default_factory=nothing_known, repr=False)
     standing: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2)), repr=False)
 
@@ -87,10 +89,7 @@ class Indexing(PerFrame):
         """Orientations of a part of the frames, and the spots that a substrate shows in most of them."""
         self.check_source(source)
         ready = dataclasses.replace(self, geometry=self._on(source.frame_shape))
-        size = int(np.prod(source.shape))
-        only = np.zeros(size, bool)
-        only[np.unique(np.linspace(0, size - 1, min(self.sample, size)).astype(int))] = True
-        patterns = [one for batch in source.batches(only=only) for one in ready._patterns(batch)] if self.sample else []
+        patterns = [ready._patterns(batch)[0] for batch in _added(source, self.sample, self._near(source))]
         if self._instrument.substrate:
             ready = dataclasses.replace(ready, standing=ready._substrate(patterns))
             patterns = [ready._cleaned(one) for one in patterns]
@@ -168,6 +167,14 @@ class Indexing(PerFrame):
         in_threads(work, len(batch))
         return found
 
+    def _near(self, source: Source) -> int:
+        """How many frames along the last axis of the scan are under nearly the same light."""
+        axis = source.grid[list(source.grid.dims)[-1]]
+        step = float(np.median(np.abs(np.diff(axis.values)))) if axis.size > 1 else np.inf
+        if axis.attrs.get("units") not in ("um", "micron", "µm") or not 0 < step < np.inf:
+            return 1
+        return max(1, min(int(SMEARED * self._instrument.beam_um / step), axis.size))
+
     def _substrate(self, patterns: list[Pattern]) -> np.ndarray:
         """Places of the substrate's spots: those that stand still and are of one crystal of it, shape (spot, 2)."""
         places = _standing(patterns, self.within)
@@ -188,10 +195,10 @@ class Indexing(PerFrame):
         known, crystal = nothing_known(), self._catalogue.crystal
         for pattern in patterns:
             use = np.ones(len(pattern), bool)
-            for _ in range(EACH):
+            for _ in range(3 * EACH):
                 best = known.best(pattern, use, self.within)
                 grain = None if best is None else refined(known.turns[best], pattern, self._catalogue, use=use, within=self.within)
-                if grain is None or grain.matched < FEWEST:
+                if grain is None or grain.matched < LEAST:
                     break
                 use[grain.peaks] = False
             new = list(self._searched(pattern, use, EACH, DARK))
@@ -201,7 +208,7 @@ class Indexing(PerFrame):
         return known
 
     def _searched(self, pattern: Pattern, use: np.ndarray, most: int, anchors: int) -> Iterator[Grain]:
-        return grains_in(pattern, self._catalogue, most=most, within=self.within, use=use, anchors=anchors)
+        return grains_in(pattern, self._catalogue, most=most, within=self.within, use=use, anchors=anchors, false=FALSE)
 
     def _point(self, pattern: Pattern, found: dict[str, np.ndarray], i: int) -> None:
         """One position of the map."""
@@ -214,7 +221,7 @@ class Indexing(PerFrame):
         grain = None
         if best is not None:
             grain = refined(self.known.turns[best], pattern, self._catalogue, use=use, within=self.within)
-        if grain is None or grain.matched < FEWEST:
+        if grain is None or grain.matched < LEAST:
             grain = next(self._searched(pattern, use, 1, LONE), None)
         if grain is None:
             found["flag"][i] = NOT_INDEXED
@@ -227,6 +234,32 @@ class Indexing(PerFrame):
         for name, value in values.items():
             found[name][i] = value
         found["flag"][i] = 0 if np.isfinite(grain.strain).all() else NO_STRAIN
+
+
+def _added(source: Source, places: int, near: int) -> Iterator[Batch]:
+    """Sums of `near` neighbouring frames at some places over the scan, each as a batch of one frame."""
+    size = int(np.prod(source.shape))
+    if not places:
+        return
+    starts = np.unique(np.linspace(0, max(size - near, 0), min(places, size)).astype(int))
+    group = np.full(size, -1)
+    for number, start in enumerate(starts):
+        own = slice(start, min(start + near, size))
+        group[own] = np.where(group[own] < 0, number, group[own])
+    left = np.bincount(group[group >= 0], minlength=len(starts))
+    sums: dict[int, np.ndarray] = {}
+    for batch in source.batches(only=group >= 0):
+        for i, at in enumerate(batch.index):
+            number = int(group[at])
+            frame = batch.frames[i].astype(np.float32)
+            if batch.mask is not None:
+                frame[~batch.mask[i]] = np.nan
+            sums[number] = frame if number not in sums else sums[number] + frame
+            left[number] -= 1
+            if left[number] == 0:
+                yield Batch(np.array([starts[number]]), sums.pop(number)[None])
+    for number, frame in sums.items():  # of frames that were lost
+        yield Batch(np.array([starts[number]]), frame[None])
 
 
 def _standing(patterns: list[Pattern], within: float) -> np.ndarray:

@@ -13,9 +13,11 @@ from braggscope.physics.crystals import Crystal
 from . import refining_kernels
 from .catalogue import Catalogue
 from .pattern import Pattern
-from .search import FALSE, FEWEST, log_tail
+from .search import log_tail
 
-BRIGHTEST = 60  # spots of an orientation that are looked for
+BRIGHTEST = 40  # spots of an orientation that are looked for
+LEAST = 3  # that must be there
+FALSE = 1e-3  # probability by chance that is accepted, all known orientations together
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,18 +35,20 @@ class Known:
         return len(self.turns)
 
     def best(self, pattern: Pattern, use: np.ndarray, within: float) -> int | None:
-        """The orientation most of whose spots are there, unless chance would do as much; None then."""
-        if not len(self) or len(pattern) < FEWEST:
+        """The orientation most of whose spots are there, of equal ones the brightest; None where chance would do as much."""
+        if not len(self) or len(pattern) < LEAST:
             return None
-        count = np.empty(len(self), np.int64)
+        count, light = np.empty(len(self), np.int64), np.empty(len(self))
         cell = max(within, 4.0)
         hashed = refining_kernels.bins(pattern.places, cell)
-        refining_kernels.votes(self.start, self.spots, pattern.places, use, within, *hashed, cell, count)
-        best = int(count.argmax())
+        refining_kernels.votes(
+            self.start, self.spots, pattern.places, pattern.light, use, within, *hashed, cell, count, light
+        )
+        best = int(np.lexsort((light, count))[-1])
         density = int(use.sum()) * math.pi * within**2 / (pattern.rows * pattern.columns)
-        mean = (self.start[best + 1] - self.start[best]) * density
+        mean = float(self.start[best + 1] - self.start[best]) * density
         sure = log_tail(int(count[best]), mean) + math.log(len(self)) < math.log(FALSE)
-        return best if sure and count[best] >= FEWEST else None
+        return best if sure and count[best] >= LEAST else None
 
     def with_more(self, turns: Sequence[np.ndarray], catalogue: Catalogue, pattern: Pattern) -> Known:
         """These and further orientations; the detector is that of a pattern."""

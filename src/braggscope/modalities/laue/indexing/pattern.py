@@ -22,7 +22,7 @@ class Pattern:
     """Peaks, brightest first.
 
     places: Row and column, px, shape (peak, 2).  variance: Theirs, px^2, shape (peak, 2); 1 where not `weighted`.
-    order: Place of each peak in the table they came from.  directions: Unit scattering vectors, laboratory, shape (peak, 3).
+    light: Intensities as given.  order: Place of each peak in the table they came from.  directions: Unit scattering vectors, laboratory, shape (peak, 3).
     sines: sin theta.  inverse: Of the detector matrix.  rows, columns: Of the detector, px.
     radians_per_px: How far a scattering vector turns for a pixel, the mean over the peaks.
     """
@@ -30,6 +30,7 @@ class Pattern:
     places: np.ndarray
     variance: np.ndarray
     weighted: bool
+    light: np.ndarray
     order: np.ndarray
     directions: np.ndarray
     sines: np.ndarray
@@ -70,7 +71,7 @@ def pattern_of(
     directions = np.ascontiguousarray(scattering_directions(matrix, places[:, 0], places[:, 1]))
     rows, columns = (_size(size, places[:, i]) for i, size in enumerate((geometry.rows, geometry.columns)))
     return Pattern(
-        places, variance, weighted, order, directions, -directions[:, 0], matrix, np.linalg.inv(matrix), rows, columns,
+        places, variance, weighted, np.asarray(intensity, float)[order], order, directions, -directions[:, 0], matrix, np.linalg.inv(matrix), rows, columns,
         _turn(matrix, places if len(places) else np.array([[rows / 2, columns / 2]])),
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from .kernels import _inlined, compiled, lowest_order
 
 MARGIN = 12.0  # px outside the detector, and the part of the band outside it, within which a spot may come in while refining
 WIDER = 0.004
+RIDGE = 1e-9  # added to the diagonal of normal matrices scaled to 1: spots of one zone leave a strain undetermined
 
 
 @_inlined
@@ -180,11 +181,20 @@ def improved(turn, strain, free, chosen, partner, vectors, inverse, peaks, varia
                 gradient[m] += weight * jacobian[d, m] * off[d]
                 for n in range(m + 1):
                     normal[m, n] += weight * jacobian[d, m] * jacobian[d, n]
+    scale = np.empty(free)
     for m in range(free):
-        normal[m, m] *= 1 + 1e-12
-        for n in range(m):
+        if not normal[m, m] > 0:
+            return chi2, np.inf
+        scale[m] = 1 / math.sqrt(normal[m, m])
+    for m in range(free):
+        for n in range(m + 1):
+            normal[m, n] *= scale[m] * scale[n]
             normal[n, m] = normal[m, n]
+        normal[m, m] += RIDGE
     inverse_normal = np.linalg.inv(normal)
+    for m in range(free):
+        for n in range(free):
+            inverse_normal[m, n] *= scale[m] * scale[n]
     change = inverse_normal @ gradient
     covariance[:free, :free] = inverse_normal
     turned(turn, change)
@@ -249,14 +259,15 @@ def refine(
 
 
 @compiled
-def votes(start, spots, peaks, use, within, first, after, top, left, cell, count):
-    """How many spots of each known orientation have a peak within a distance; into `count`, shape (orientation,).
+def votes(start, spots, peaks, light, use, within, first, after, top, left, cell, count, found):
+    """How many spots of each known orientation have a peak within a distance; into `count`, shape (orientation,);
+    the light of those peaks into `found`.
 
     start: Of each orientation among the spots, shape (orientation + 1,).  spots: Row and column, shape (spot, 2).
     """
     limit = within * within
     for g in range(len(start) - 1):
-        count[g] = 0
+        count[g], found[g] = 0, 0.0
         for s in range(start[g], start[g + 1]):
             row, column = spots[s, 0], spots[s, 1]
             ci, cj = int(math.floor(row / cell - top)), int(math.floor(column / cell - left))
@@ -266,5 +277,7 @@ def votes(start, spots, peaks, use, within, first, after, top, left, cell, count
                     p = first[a, b]
                     while p >= 0 and not near:
                         near = use[p] and (peaks[p, 0] - row) ** 2 + (peaks[p, 1] - column) ** 2 <= limit
+                        if near:
+                            found[g] += light[p]
                         p = after[p]
             count[g] += near

@@ -64,6 +64,7 @@ def grains_in(
     largest_strain: float = LARGEST_STRAIN,
     use: np.ndarray | None = None,
     anchors: int = ANCHORS,
+    false: float = FALSE,
 ) -> Iterator[Grain]:
     """The grains of a material, as they are found: usually those with most spots first.
 
@@ -71,6 +72,7 @@ def grains_in(
     largest_strain: Crystals that match only with a larger deviatoric strain, by a standard deviation, are others.
     use: Peaks that are not explained yet, shape (peak,); those of each grain are struck out.
     anchors: Peaks that may fail to be of a grain before the search ends.
+    false: Probability of a grain by chance that is accepted.
     """
     free = np.ones(len(pattern), bool) if use is None else use
     search = free.copy()
@@ -85,7 +87,7 @@ def grains_in(
         anchor, alive = left[0], np.flatnonzero(search)
         turn, count = _best_pair(anchor, alive, pattern, catalogue)
         tried += count
-        grain = None if turn is None else _accepted(turn, pattern, catalogue, search, free, chances, tried, within, largest_strain)
+        grain = None if turn is None else _accepted(turn, pattern, catalogue, search, free, chances, tried, within, largest_strain, false)
         if grain is None:
             dull[anchor], failed = True, failed + 1
             continue
@@ -110,7 +112,7 @@ def _best_pair(anchor: int, alive: np.ndarray, pattern: Pattern, catalogue: Cata
 
 def _accepted(
     turn: np.ndarray, pattern: Pattern, catalogue: Catalogue, search: np.ndarray, free: np.ndarray, chances: np.ndarray,
-    tried: int, within: float, largest_strain: float,
+    tried: int, within: float, largest_strain: float, false: float,
 ) -> Grain | None:  # fmt: skip
     """The grain refined, unless it may be chance."""
     rigid = refined(turn, pattern, catalogue, use=search, within=within, strain=False)
@@ -123,7 +125,7 @@ def _accepted(
     odds = min(log_tail(n - 2, mean * part**2) for n, part in zip(within_parts, SHRUNK, strict=True))
     odds = min(odds + np.log(max(tried, 1) * len(SHRUNK)), 0.0)
     count = int((squares < np.inf).sum())
-    if odds > np.log(FALSE) or count < max(FEWEST, TIMES_CHANCE * mean):
+    if odds > np.log(false) or count < max(FEWEST, TIMES_CHANCE * mean):
         return None
     grain = refined(rigid.turn, pattern, catalogue, use=free, within=within)
     if grain is None or grain.matched < max(FEWEST, TIMES_CHANCE * mean) or grain.seen < SEEN:
