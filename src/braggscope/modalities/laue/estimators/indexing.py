@@ -59,7 +59,7 @@ class Indexing(PerFrame):
 
     material: str = option("", "name or CIF file of the grains' crystal; left out: that of the geometry")
     threshold: float = option(5.0, "least significance of a peak, in standard deviations")
-    within: float = option(0.8, "distance within which a peak belongs to a spot", unit="px")
+    within: float = option(1.0, "distance within which a peak belongs to a spot", unit="px")
     merge: float = option(0.3, "orientations nearer than this are one grain", unit="deg")
     sample: int = option(600, "places that are searched in full to know the orientations of the scan")
     known: Known = dataclasses.field(default_factory=nothing_known, repr=False)
@@ -188,7 +188,7 @@ class Indexing(PerFrame):
         """A pattern without the spots of the substrate."""
         moving = _apart(pattern.places, self.standing, self.within)
         stds = np.sqrt(pattern.variance[moving]).T
-        return self._pattern(*pattern.places[moving].T, -np.arange(moving.sum(), dtype=float), (stds[0], stds[1]))
+        return self._pattern(*pattern.places[moving].T, pattern.light[moving], (stds[0], stds[1]))
 
     def _orientations(self, patterns: list[Pattern]) -> Known:
         """The orientations in some patterns, each once."""
