@@ -34,7 +34,9 @@ def index(
     energy: Annotated[str | None, Says("band as LOW:HIGH; left out: of the geometry", unit="keV")] = None,
     within_px: Annotated[float, Says("distance within which a peak belongs to a spot", unit="px")] = 1.0,
     tolerance: Annotated[float, Says("between scattering vectors while searching", unit="deg")] = 0.1,
-    largest_strain: Annotated[float, Says("crystals with a larger deviatoric strain are taken for another material")] = LARGEST_STRAIN,
+    largest_strain: Annotated[
+        float, Says("crystals with a larger deviatoric strain are taken for another material")
+    ] = LARGEST_STRAIN,
     frame: Annotated[int, Says("frame of a scan, from 0 in the order of the grid")] = 0,
     geometry: LaueGeometry | None = None,
 ) -> xr.Dataset:

@@ -149,7 +149,13 @@ class Indexing(PerFrame):
     def _pattern(
         self, row: np.ndarray, column: np.ndarray, light: np.ndarray, stds: tuple[np.ndarray, np.ndarray] | None
     ) -> Pattern:
-        return pattern_of(row, column, light, self._instrument, **({} if stds is None else dict(zip(("row_std", "column_std"), stds, strict=True))))
+        return pattern_of(
+            row,
+            column,
+            light,
+            self._instrument,
+            **({} if stds is None else dict(zip(("row_std", "column_std"), stds, strict=True))),
+        )
 
     def _patterns(self, batch: Batch) -> list[Pattern]:
         """The peaks of each frame without those of the substrate."""
@@ -197,7 +203,9 @@ class Indexing(PerFrame):
             use = np.ones(len(pattern), bool)
             for _ in range(3 * EACH):
                 best = known.best(pattern, use, self.within)
-                grain = None if best is None else refined(known.turns[best], pattern, self._catalogue, use=use, within=self.within)
+                grain = (
+                    None if best is None else refined(known.turns[best], pattern, self._catalogue, use=use, within=self.within)
+                )
                 if grain is None or grain.matched < LEAST:
                     break
                 use[grain.peaks] = False

@@ -150,15 +150,15 @@ def _predicted(turn: np.ndarray, values: np.ndarray, q: np.ndarray, pixel_um: fl
     return np.stack([row, column], 1)
 
 
-def _fit(
-    turn: np.ndarray, values: np.ndarray, which: list[int], q: np.ndarray, places: np.ndarray, pixel_um: float, soft: float
-):  # type: ignore[no-untyped-def]
+def _fit(turn: np.ndarray, values: np.ndarray, which: list[int], q: np.ndarray, places: np.ndarray, pixel_um: float, soft: float):  # type: ignore[no-untyped-def]
     """Small turn and changes of the free parameters by least squares, with soft loss beyond a distance."""
 
     def residuals(x: np.ndarray) -> np.ndarray:
         changed = values.copy()
         changed[which] += x[3:]
-        return np.nan_to_num(_predicted(Rotation.from_rotvec(x[:3]).as_matrix() @ turn, changed, q, pixel_um) - places, nan=1e3).ravel()
+        return np.nan_to_num(
+            _predicted(Rotation.from_rotvec(x[:3]).as_matrix() @ turn, changed, q, pixel_um) - places, nan=1e3
+        ).ravel()
 
     loss = {} if np.isinf(soft) else {"loss": "soft_l1", "f_scale": soft}
     scale = np.concatenate([np.full(3, 1e-3), np.array([0.1, 1, 1, 0.1, 0.1])[which]])

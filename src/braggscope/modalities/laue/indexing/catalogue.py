@@ -63,9 +63,7 @@ def catalogue_of(crystal: Crystal, geometry: LaueGeometry, *, tolerance_deg: flo
     start, members = kernels.cells(directions, np.deg2rad(tolerance_deg), EDGE)
     pairs = _pairs(crystal, reflections.hkl, directions, reflections.strength.max(1))
     band = geometry.energy_low_kev, geometry.energy_high_kev
-    return Catalogue(
-        reflections, *band, np.deg2rad(tolerance_deg), directions, lengths, bits, start, members, *pairs
-    )
+    return Catalogue(reflections, *band, np.deg2rad(tolerance_deg), directions, lengths, bits, start, members, *pairs)
 
 
 def _pairs(crystal: Crystal, hkl: np.ndarray, directions: np.ndarray, strength: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -73,7 +71,9 @@ def _pairs(crystal: Crystal, hkl: np.ndarray, directions: np.ndarray, strength: 
     bright = strength >= strength[min(BRIGHT, len(strength)) - 1] * (1 - 1e-6)
     hkl, directions = hkl[bright], directions[bright]
     place = {tuple(h): i for i, h in enumerate(hkl.tolist())}
-    images = np.array([[place.get(tuple(h), -1) for h in (hkl @ m.T).tolist()] for m in crystal.operations])  # (operation, reflection)
+    images = np.array(
+        [[place.get(tuple(h), -1) for h in (hkl @ m.T).tolist()] for m in crystal.operations]
+    )  # (operation, reflection)
     firsts = np.flatnonzero(images.min(0, where=images >= 0, initial=len(hkl)) == np.arange(len(hkl)))
     first, second = [], []
     for a in firsts:

@@ -38,7 +38,9 @@ def index_pattern(
     return [grain for one in catalogues for grain in grains_in(pattern, one, use=use, **options)]  # type: ignore[arg-type]
 
 
-def catalogues_of(crystals: Sequence[Crystal], geometry: LaueGeometry, *, tolerance_deg: float = TOLERANCE_DEG) -> list[Catalogue]:
+def catalogues_of(
+    crystals: Sequence[Crystal], geometry: LaueGeometry, *, tolerance_deg: float = TOLERANCE_DEG
+) -> list[Catalogue]:
     """The catalogue of each crystal."""
     return [catalogue_of(one, geometry, tolerance_deg=tolerance_deg) for one in crystals]
 
@@ -110,4 +112,6 @@ def _spots(grains: Sequence[Grain], pattern: Pattern) -> dict[str, xr.Variable]:
         "spot_row_offset": (offsets[:, 0], "px", "row of the peak minus prediction"),
         "spot_column_offset": (offsets[:, 1], "px", "column of the peak minus prediction"),
     }
-    return {name: xr.Variable("spot", values, {"units": unit, "long_name": words}) for name, (values, unit, words) in columns.items()}
+    return {
+        name: xr.Variable("spot", values, {"units": unit, "long_name": words}) for name, (values, unit, words) in columns.items()
+    }

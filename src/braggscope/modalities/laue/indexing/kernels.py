@@ -152,7 +152,9 @@ def best_of_anchor(
                 turn[2, c] = az * frame[0, c] + mz * frame[1, c] + nz * frame[2, c]
             tried += 1
             if len(peaks) > GLANCE:
-                count = matched(turn, some[0], some[1], tolerance, directions, lengths, orders, low, high, edge, start, members, squares)
+                count = matched(
+                    turn, some[0], some[1], tolerance, directions, lengths, orders, low, high, edge, start, members, squares
+                )
                 if count < ENOUGH:
                     continue
             count = matched(turn, peaks, sines, tolerance, directions, lengths, orders, low, high, edge, start, members, squares)

@@ -41,9 +41,7 @@ class Known:
         count, light = np.empty(len(self), np.int64), np.empty(len(self))
         cell = max(within, 4.0)
         hashed = refining_kernels.bins(pattern.places, cell)
-        refining_kernels.votes(
-            self.start, self.spots, pattern.places, pattern.light, use, within, *hashed, cell, count, light
-        )
+        refining_kernels.votes(self.start, self.spots, pattern.places, pattern.light, use, within, *hashed, cell, count, light)
         best = int(np.lexsort((light, count))[-1])
         density = int(use.sum()) * math.pi * within**2 / (pattern.rows * pattern.columns)
         mean = float(self.start[best + 1] - self.start[best]) * density

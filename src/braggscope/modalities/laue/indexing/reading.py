@@ -12,7 +12,9 @@ from ..files.table import placed, stated_geometry
 from ..geometry import LaueGeometry
 
 
-def geometry_and_peaks(source: Scan | xr.Dataset, geometry: LaueGeometry | None, frame: int = 0) -> tuple[LaueGeometry, xr.Dataset]:
+def geometry_and_peaks(
+    source: Scan | xr.Dataset, geometry: LaueGeometry | None, frame: int = 0
+) -> tuple[LaueGeometry, xr.Dataset]:
     """The geometry given, else the one stated with the peaks, and the table of peaks with rows and columns.
 
     source: A table over `peak`, or a scan of which a frame (flat number) is searched for peaks.

@@ -95,9 +95,7 @@ def refined(
     rounds = frees, limits, softs
     variance = pattern.variance
     for last in (not pattern.weighted, True):
-        found = kernels.refine(
-            turn, free_strain, *rounds, *of_crystal, *on_detector, variance, use, *hashed, covariance
-        )
+        found = kernels.refine(turn, free_strain, *rounds, *of_crystal, *on_detector, variance, use, *hashed, covariance)
         if last:
             break
         variance = pattern.variance + _common_variance(found, pattern)

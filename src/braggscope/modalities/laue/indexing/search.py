@@ -87,7 +87,11 @@ def grains_in(
         anchor, alive = left[0], np.flatnonzero(search)
         turn, count = _best_pair(anchor, alive, pattern, catalogue)
         tried += count
-        grain = None if turn is None else _accepted(turn, pattern, catalogue, search, free, chances, tried, within, largest_strain, false)
+        grain = (
+            None
+            if turn is None
+            else _accepted(turn, pattern, catalogue, search, free, chances, tried, within, largest_strain, false)
+        )
         if grain is None:
             dull[anchor], failed = True, failed + 1
             continue
@@ -119,7 +123,9 @@ def _accepted(
     if rigid is None:
         return None
     squares = np.empty(int(search.sum()))
-    kernels.matched(rigid.turn, pattern.directions[search], pattern.sines[search], catalogue.tolerance, *catalogue.lookup, squares)
+    kernels.matched(
+        rigid.turn, pattern.directions[search], pattern.sines[search], catalogue.tolerance, *catalogue.lookup, squares
+    )
     mean = float(chances[search].sum())
     within_parts = [int((squares < (part * catalogue.tolerance) ** 2).sum()) for part in SHRUNK]
     odds = min(log_tail(n - 2, mean * part**2) for n, part in zip(within_parts, SHRUNK, strict=True))
