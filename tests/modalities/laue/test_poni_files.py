@@ -56,6 +56,12 @@ def test_a_calibration_comes_back(tmp_path, geometry):
     assert (again.rows, again.columns) == (2048, 2048)
 
 
+def test_a_calibration_of_rings_is_mended_by_orientation_2(tmp_path):
+    mended = read_poni(poni(tmp_path / "a.poni", 2, Poni1=10 * 1e-4 - 3e-4, Rot2=-0.2, Rot3=-0.3))
+    place = frames.FROM_PYFAI.T @ np.array(rays(frames.unturned_matrix(mended), 2.0, 4.0))
+    np.testing.assert_allclose(place, PYFAI[3] * np.array([-1, 1, 1]), atol=1e-9)  # the mirror image: same angle to the beam
+
+
 def test_a_family_of_detectors_has_its_pixel(tmp_path):
     path = poni(tmp_path / "a.poni", detector="Pilatus1M", config='{"orientation": 2, "max_shape": [1043, 981]}')
     assert read_poni(path, energy_high_kev=30.0).pixel_um == pytest.approx(172.0)

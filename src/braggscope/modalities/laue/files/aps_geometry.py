@@ -92,7 +92,7 @@ def _of_xml(text: str, path: str | Path) -> list[ApsDetector]:
         raise InputError(f"{path} is not the XML of a geometry file of APS 34-ID: {error}") from None
     for element in root.iter():
         element.tag = element.tag.rsplit("}", 1)[-1]
-    each = []
+    each: list[ApsDetector] = []
     for element in root.iter("Detector"):
         said = {child.tag: (child.text or "").strip() for child in element}
         each.append(_detector(said, f"detector {element.get('N', len(each))}", path))

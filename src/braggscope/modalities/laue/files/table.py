@@ -60,10 +60,10 @@ def peak_table(
     if geometry is not None and "row" in found and "two_theta" not in found:
         found["two_theta"], found["chi"] = two_theta_chi(detector_matrix(geometry), found["row"], found["column"])
     count = len(next(iter(found.values())))
-    data = {name: ("peak", values, _meaning(name)) for name, values in found.items()}
+    data: dict[str, Any] = {name: ("peak", values, _meaning(name)) for name, values in found.items()}
     lost = ~np.isfinite(found["row"] + found["column"]) if "row" in found else np.zeros(count, bool)
-    about = {"long_name": "why a peak is missing or doubtful (0 = good)", "flag_masks": np.array([1], np.int32)}
-    data["flag"] = ("peak", lost.astype(np.int32), {**about, "flag_meanings": "no_position"})
+    about = {"long_name": "why a peak is missing or doubtful (0 = good)", "flag_meanings": "no_position"}
+    data["flag"] = ("peak", lost.astype(np.int32), {**about, "flag_masks": np.array([1], np.int32)})
     attrs = dict(attributes or {})
     if geometry is not None:
         attrs["geometry"] = json.dumps(geometry.to_mapping())
@@ -85,9 +85,8 @@ def placed(table: xr.Dataset, geometry: LaueGeometry) -> xr.Dataset:
     if "row" in table:
         return table
     if "q_x" not in table:
-        raise InputError(
-            "the table must have rows and columns or directions q_x, q_y, q_z; it has: " + ", ".join(table.data_vars)
-        )
+        there = ", ".join(str(name) for name in table.data_vars)
+        raise InputError(f"the table must have row and column or directions q_x, q_y, q_z; it has: {there}")
     q = np.stack([table[name].values for name in ("q_x", "q_y", "q_z")], -1)
     row, column, _ = spots(np.linalg.inv(detector_matrix(geometry)), q)
     return table.assign(row=("peak", row, _meaning("row")), column=("peak", column, _meaning("column"))).assign_attrs(
