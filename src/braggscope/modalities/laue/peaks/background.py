@@ -206,8 +206,11 @@ def tile_statistics(counts, whole, start, stop, level, variance):  # type: ignor
                     if values[k] != 0.0:
                         some[few] = values[k]
                         few += 1
+                counted = few
                 middle, width = _robust(some, few)
-                if middle > DEAD * max(width, least):
+                if middle > DEAD * least and counted < LEAST * size:  # too few to tell their noise
+                    size = 0
+                elif middle > DEAD * max(width, least):
                     few = 0
                     for k in range(size):
                         if values[k] != 0.0:

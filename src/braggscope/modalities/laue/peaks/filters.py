@@ -1,8 +1,8 @@
 """Where a frame may have spots: matched filters, and the local maxima of their significance. Compiled.
 
 Counts less the background, in standard deviations of the background, are smoothed by Gaussians of two widths. Each filter's
-output over its standard deviation is the significance of a spot of that shape; the larger of both is searched for local maxima. Spots of
-sigma 0.5 to 2.5 px lose at most 6 % of their significance so.
+output over its standard deviation is the significance of a spot of that shape; local maxima of the larger of both, and of the
+narrow one, are candidates. Spots of sigma 0.5 to 2.5 px lose at most 6 % of their significance so.
 
 A bright pixel whose eight neighbours together have much less light than it is no spot (the sharpest, of sigma 0.5 px, gives them
 1.1 times its light) and is replaced by their mean before the filters.
