@@ -119,10 +119,11 @@ def find_in_batches(source: Source, how: Search) -> Iterator[tuple[int, Spots]]:
     saturation = how.saturation if how.saturation is not None else getattr(source, "saturation", None)
     how = Search(how.threshold, how.most, how.box, saturation)
     for batch in source.batches():
-        yield from zip(map(int, batch.index), _of_batch(batch, how), strict=True)
+        yield from zip(map(int, batch.index), of_batch(batch, how), strict=True)
 
 
-def _of_batch(batch: Batch, how: Search) -> list[Spots]:
+def of_batch(batch: Batch, how: Search) -> list[Spots]:
+    """The spots of each frame of a batch; the frames, or where they are few the parts of each, are shared among threads."""
     masks: Any = batch.mask if batch.mask is not None else [None] * len(batch)
     if len(batch) < workers():
         return [find_spots(frame, mask, how=how) for frame, mask in zip(batch.frames, masks, strict=True)]
