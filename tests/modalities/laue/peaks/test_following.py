@@ -64,6 +64,15 @@ def test_two_reflections_close_together_are_never_one_track():
     assert found["track_row"].values == pytest.approx([50.0, 51.2])
 
 
+def test_spots_of_a_substrate_are_tracks_of_the_whole_scan():
+    random, shape = np.random.default_rng(0), (12, 15)
+    spots = [(10 + 3.0 * k, 20.0) for k in range(5)]  # each within the drift limit of the next
+    entries = [(f, r + random.normal(0, 0.2), c + random.normal(0, 0.2), 5.0) for f in range(180) for r, c in spots]
+    found = follow(table(entries), shape)
+    assert found["track_positions"].values.tolist() == [180] * 5
+    assert np.sort(found["track_row"].values) == pytest.approx([10, 13, 16, 19, 22], abs=0.1)
+
+
 def test_lonely_peaks_are_in_no_track():
     found = follow(table([(0, 5, 5, 1.0), (30, 5, 5, 1.0)]), GRID)
     assert found.sizes["track"] == 0 and (found["track_of_peak"].values == 0).all()
