@@ -21,7 +21,7 @@ from braggscope.core.scan import Axis, Scan
 from .positions import Placed, on_given_grid
 from .series import PageFrames, check_not_empty, has_suffix, is_image_folder, prefix_of, series_in
 
-FORMAT = "marccd, mar345, ADSC or CBF"
+FORMAT = "marccd/mar345/ADSC/CBF"
 RANK = 45
 MAKERS = {
     **dict.fromkeys(("mccd", "marccd"), "marccd"),

@@ -235,4 +235,4 @@ def _table(peaks: xr.Dataset, label: np.ndarray, grid: Sequence[int], steps: Map
         found[f"track_{name}_extent"] = (extremes(at * size), unit, f"extent of the track along {name}")
     made = {n: ("track", v, {"units": unit, "long_name": text}) for n, (v, unit, text) in found.items()}
     own = ("peak", label, {"units": "1", "long_name": "number of the track of the peak (0 = none)"})
-    return peaks.assign(track_of_peak=own, **made).assign_coords(track=np.arange(1, tracks + 1))
+    return peaks.assign({"track_of_peak": own, **made}).assign_coords(track=np.arange(1, tracks + 1))

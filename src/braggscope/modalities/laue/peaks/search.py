@@ -110,8 +110,10 @@ def find_spots(frame: np.ndarray, mask: np.ndarray | None = None, *, how: Search
     flag = about[:, FLAG].astype(int)
     single = _once(rows + values[:, 2], columns + values[:, 3], flag)
     single &= (flag & FAILED == 0) | (about[:, CONTRAST] > EDGE * max(correlation, 1.0))
-    kept = (one[single] for one in (rows, columns, significance, values, errors, about))
-    return Spots(*kept, ground, correlation, hot)
+    rows, columns, significance, values, errors, about = (
+        one[single] for one in (rows, columns, significance, values, errors, about)
+    )
+    return Spots(rows, columns, significance, values, errors, about, ground, correlation, hot)
 
 
 def find_in_batches(source: Source, how: Search) -> Iterator[tuple[int, Spots]]:
