@@ -1,0 +1,1 @@
+"""Pictures of Laue maps and tables, a file for each subject."""
