@@ -22,7 +22,7 @@ def peaks(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
         return None
     shown = dataset.isel(peak=slice(0, MOST))
     figure = Figure(figsize=(12.5, 6.4), layout="constrained")
-    parts = figure.subplot_mosaic([["detector", "errors"], ["detector", "widths"]], width_ratios=[1.5, 1])
+    parts: dict[str, Axes] = figure.subplot_mosaic([["detector", "errors"], ["detector", "widths"]], width_ratios=[1.5, 1])
     good = shown["flag"].values == 0
     _detector(parts["detector"], shown, good, scan)
     _errors(parts["errors"], shown.isel(peak=good))
