@@ -27,6 +27,7 @@ from braggscope.modalities.laue.peaks.search import Search, find_spots, of_batch
 from braggscope.modalities.laue.peaks.table import peak_table
 
 READ_OUT = 2.0
+FIRST_SEED = 100  # thresholds and tile rules were chosen on seeds 0 to 2
 
 
 def row(what: str, target: object, measured: object) -> None:
@@ -115,7 +116,7 @@ def robust(values: np.ndarray) -> float:
 def on_simulations(seeds: int) -> None:
     for what, shape, count in (("2048 x 2048, 1500 spots", (2048, 2048), 1500), ("487 x 407, 300 spots", (487, 407), 300)):
         strict, rest, found, z, light, failed = np.zeros(2), np.zeros(2), np.zeros(2), [], [], 0
-        for seed in range(seeds):
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             one = judged(*simulated(shape, count, seed, hot=400 * shape[0] * shape[1] // 2048**2))
             strict, rest, found = strict + one["strict"], rest + one["rest"], found + one["found"]
             z, light, failed = [*z, one["z"]], [*light, one["light"]], failed + one["failed"]
@@ -209,7 +210,7 @@ def on_real_images(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", nargs="?", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=4)
     given = parser.parse_args()
     print("what | target | measured")
     on_simulations(given.seeds)
