@@ -138,8 +138,12 @@ def _options(of: Modality, declared: Sequence[Argument], given: Mapping[str, Any
 
 
 def _geometry(kind: Modality, declared: Sequence[Argument], inputs: Sequence[Any], geometry: GeometryLike) -> Geometry | None:
-    """The geometry given; for a scan, else what it states. A map brings its own, which the analysis reads."""
-    if not any(one.kind == "geometry" for one in declared):
+    """The geometry given; for a scan, else what it states: all of it, or none where the analysis does without.
+
+    A map brings its own, which the analysis reads.
+    """
+    wanted = next((one for one in declared if one.kind == "geometry"), None)
+    if wanted is None:
         if geometry is not None:
             raise InputError("this analysis needs no geometry; leave it out")
         return None
@@ -148,7 +152,10 @@ def _geometry(kind: Modality, declared: Sequence[Argument], inputs: Sequence[Any
     first = next((one for one in inputs if hasattr(one, "batches")), None)
     if first is None or not states_geometry(first):
         return None
-    return first.geometry if first.geometry is not None else kind.geometry_class().from_scan(first)
+    if first.geometry is not None:
+        return first.geometry
+    of = kind.geometry_class()
+    return of.from_scan(first) if wanted.required or of.needed() <= set(first.geometry_values) else None
 
 
 def _provenance(

@@ -48,6 +48,11 @@ class Geometry:
         return ()
 
     @classmethod
+    def needed(cls) -> set[str]:
+        """The fields that have no default."""
+        return {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+
+    @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, where: str = "geometry") -> Self:
         """The geometry with these values.
 
@@ -58,7 +63,7 @@ class Geometry:
             if key not in known:
                 raise InputError(f"{where}: unknown key '{key}' in [{cls.modality}]; known are: {', '.join(known)}")
         for name, field in known.items():
-            if name not in values and field.default is dataclasses.MISSING:
+            if name not in values and name in cls.needed():
                 unit, doc = field.metadata.get("unit", ""), field.metadata.get("doc", "")
                 raise InputError(f"{where}: [{cls.modality}] lacks '{name}' ({doc}{', in ' + unit if unit else ''})")
         try:

@@ -21,7 +21,7 @@ from braggscope.core.scan import Axis, Scan
 from .positions import Placed, on_given_grid
 from .series import PageFrames, check_not_empty, has_suffix, is_image_folder, prefix_of, series_in
 
-FORMAT = "marccd, mar345, ADSC or CBF"
+FORMAT = "marccd/mar345/ADSC/CBF"
 RANK = 45
 MAKERS = {
     **dict.fromkeys(("mccd", "marccd"), "marccd"),
@@ -65,6 +65,7 @@ def _scan(path: Path, name: str, files: list[Path], grid: Sequence[int] | None) 
     if grid is not None:
         placed = on_given_grid(grid, len(files), {}, {})
     known = _known(header)
+    maker, saturation = known.pop("detector", ""), known.pop("saturation", None)
     frames = PageFrames([(file, 0) for file in files], (first.shape[0], first.shape[1]), first.dtype, load)
     return Scan(
         path,
@@ -73,10 +74,10 @@ def _scan(path: Path, name: str, files: list[Path], grid: Sequence[int] | None) 
         frames,
         placed.order,
         title=name,
-        detector=known.pop("detector", ""),
+        detector=maker,
         metadata=known | {"files": f"{files[0].name} .. {files[-1].name}" if len(files) > 1 else files[0].name},
         missing=placed.missing,
-        saturation=known.pop("saturation", None),
+        saturation=saturation,
     )
 
 
@@ -89,7 +90,7 @@ def _opened(path: Path) -> tuple[np.ndarray, Mapping[str, Any]]:
     try:
         with fabio.open(str(path)) as image:
             counts = np.asarray(image.data)
-            header = dict(image.header)
+            header = dict(image.header) | (_of_marccd(path) if maker == "marccd" else {})
     except Exception as error:  # fabio has its own for each format, and raises what the decoders do
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} is not a {maker} image or is damaged ({said})") from None
@@ -97,6 +98,17 @@ def _opened(path: Path) -> tuple[np.ndarray, Mapping[str, Any]]:
         shape = " x ".join(map(str, counts.shape))
         raise InputError(f"{path} must hold one grey image (rows x columns), got an array of {shape}")
     return counts, header
+
+
+def _of_marccd(path: Path) -> dict[str, Any]:
+    """The header that marccd has behind that of TIFF, which is all that fabio gives, by its fields; empty for a packed file."""
+    from fabio.marccdimage import HEADER_FORMAT, HEADER_NAMES, interpret_header
+
+    if has_suffix(path, (".gz", ".bz2")):
+        return {}
+    with open(path, "rb") as file:
+        file.seek(1024)
+        return interpret_header(file.read(struct.calcsize(HEADER_FORMAT)), HEADER_FORMAT, HEADER_NAMES)
 
 
 def _known(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +15,7 @@ from braggscope.core.scan import Axis, Scan
 from ..geometry import LaueGeometry
 from ..peaks.following import follow as follow_peaks
 from ..peaks.search import Search, find_in_batches
-from ..peaks.table import peak_table
+from ..peaks.table import columns_of, peak_table
 
 TO_UM = {"um": 1.0, "µm": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "m": 1e6}
 
@@ -43,26 +44,26 @@ def peaks(
     how = Search(threshold=threshold, most=most, box=box)
     if not 0 <= follow <= max(drift, 0.0):
         raise InputError(f"follow must be between 0 and drift ({drift:g} px), got {follow:g}")
-    found = dict(find_in_batches(scan, how))
-    positions = int(np.prod(scan.shape))
-    if positions <= 1:
-        table = peak_table(list(found.values()), geometry=geometry)
-    else:
-        table = peak_table([found[at] for at in sorted(found)], frames=sorted(found), geometry=geometry)
+    single = math.prod(scan.shape) == 1
+    if follow > 0 and single:
+        raise InputError("follow needs a scan of several frames; leave it out for one image")
+    found, about = {}, []
+    for at, spots in find_in_batches(scan, how):
+        found[at] = columns_of(spots)
+        about.append((spots.background.gain, spots.correlation, len(spots.hot)))
+    order = sorted(found)
+    table = peak_table([found[at] for at in order], frames=None if single else order, geometry=geometry)
     if follow > 0:
-        if positions <= 1:
-            raise InputError("follow needs a scan of several frames; leave it out for one image")
         table = follow_peaks(table, scan.shape, tolerance_px=follow, drift_px=drift, steps=_steps(scan.axes))
-    first = [one.background for one in found.values()]
-    attributes = {
-        "frames": len(found),
-        "frame_rows": scan.frame_shape[0],
-        "frame_columns": scan.frame_shape[1],
-        "gain": float(np.median([one.gain for one in first])) if first else float("nan"),
-        "noise_correlation": float(np.median([one.correlation for one in found.values()])) if found else float("nan"),
-        "hot_pixels": int(sum(len(one.hot) for one in found.values())),
-    }
-    return table.assign_attrs(attributes)
+    gain, correlation, hot = np.array(about, float).reshape(-1, 3).T
+    return table.assign_attrs(
+        frames=len(found),
+        frame_rows=scan.frame_shape[0],
+        frame_columns=scan.frame_shape[1],
+        gain=float(np.median(gain)) if len(found) else math.nan,
+        noise_correlation=float(np.median(correlation)) if len(found) else math.nan,
+        hot_pixels=int(hot.sum()),
+    )
 
 
 def _steps(axes: tuple[Axis, ...]) -> dict[str, float] | None:

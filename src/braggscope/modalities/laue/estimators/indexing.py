@@ -60,13 +60,13 @@ class Indexing(PerFrame):
     material: str = option("", "name or CIF file of the grains' crystal; left out: that of the geometry")
     threshold: float = option(5.0, "least significance of a peak, in standard deviations")
     within: float = option(1.0, "distance within which a peak belongs to a spot", unit="px")
-    merge: float = option(0.3, "orientations nearer than this are one grain", unit="deg")
+    same_within: float = option(0.3, "orientations nearer than this are one grain", unit="deg")
     sample: int = option(600, "places that are searched in full to know the orientations of the scan")
     known: Known = dataclasses.field(default_factory=nothing_known, repr=False)
     standing: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2)), repr=False)
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"threshold": (2, 1e6), "within": (0.1, 50), "merge": (0.01, 10), "sample": (0, 1_000_000)})
+        check_ranges(self, {"threshold": (2, 1e6), "within": (0.1, 50), "same_within": (0.01, 10), "sample": (0, 1_000_000)})
 
     def quantities(self) -> tuple[Quantity, ...]:
         turns = (Quantity(f"orientation_{a}", "deg", f"rotation vector of the crystal along {a}") for a in "xyz")
@@ -112,14 +112,14 @@ class Indexing(PerFrame):
         return found
 
     def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
-        """Grains numbered by size: positions whose orientations are equal within `merge`."""
+        """Grains numbered by size: positions whose orientations are equal within `same_within`."""
         vectors = np.stack([dataset[f"orientation_{a}"].values for a in "xyz"], -1).reshape(-1, 3)
         there = np.flatnonzero(np.isfinite(vectors).all(1))
         label = np.where(dataset["flag"].values.ravel() & 1, np.nan, 0.0)
         count = 0
         if len(there):
             turns = Rotation.from_rotvec(np.deg2rad(vectors[there])).as_matrix()
-            group = merged(turns, dataset["matched"].values.ravel()[there], self._catalogue.crystal, self.merge)
+            group = merged(turns, dataset["matched"].values.ravel()[there], self._catalogue.crystal, self.same_within)
             sizes = np.bincount(group)
             number = np.empty(len(sizes), int)
             number[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)
@@ -210,7 +210,7 @@ class Indexing(PerFrame):
                     break
                 use[grain.peaks] = False
             new = list(self._searched(pattern, use, EACH, DARK))
-            fresh = [g.turn for g in new if not len(known) or misorientations(g.turn, known.turns, crystal).min() > self.merge]
+            fresh = [g.turn for g in new if not len(known) or misorientations(g.turn, known.turns, crystal).min() > self.same_within]
             if fresh:
                 known = known.with_more(fresh, self._catalogue, pattern)
         return known

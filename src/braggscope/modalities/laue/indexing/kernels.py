@@ -21,7 +21,7 @@ _inlined = njit(inline="always", error_model="numpy")
 
 
 @_inlined
-def lowest_order(e1, orders, low, high):
+def lowest_order(e1, orders, low, high):  # type: ignore[no-untyped-def]
     """The lowest order n with n e1 in the band that is not absent (bit n - 1 of orders is set); 0 for none."""
     found = 0
     n = max(1, int(math.ceil(low / e1)))
@@ -34,7 +34,7 @@ def lowest_order(e1, orders, low, high):
 
 
 @_inlined
-def cell_of(x, y, z, edge):
+def cell_of(x, y, z, edge):  # type: ignore[no-untyped-def]
     """The cell of a direction among those of a cube's faces, each divided into edge x edge."""
     ax, ay, az = abs(x), abs(y), abs(z)
     if ax >= ay and ax >= az:
@@ -49,7 +49,7 @@ def cell_of(x, y, z, edge):
 
 
 @compiled
-def cells(directions, tolerance, edge):
+def cells(directions, tolerance, edge):  # type: ignore[no-untyped-def]
     """Which reflections lie in or within a tolerance of each cell: starts, shape (cell + 1,), and reflections.
 
     directions: Shape (reflection, 3).  tolerance: Radians.
@@ -86,7 +86,7 @@ def cells(directions, tolerance, edge):
 
 
 @compiled
-def matched(turn, peaks, sines, tolerance, directions, lengths, orders, low, high, edge, start, members, squares):
+def matched(turn, peaks, sines, tolerance, directions, lengths, orders, low, high, edge, start, members, squares):  # type: ignore[no-untyped-def]
     """How many peaks lie on a reflection of an orientation that shows in the band; their squared distances into `squares`, rad^2.
 
     turn: U.  peaks: Shape (peak, 3).  sines: sin theta of the peaks.  squares: Filled; infinite where none is near.
@@ -114,7 +114,7 @@ def matched(turn, peaks, sines, tolerance, directions, lengths, orders, low, hig
 
 
 @compiled
-def best_of_anchor(
+def best_of_anchor(  # type: ignore[no-untyped-def]
     anchor, partners, peaks, sines, tolerance, pair_angle, pair_first, pair_second, pair_frame,
     directions, lengths, orders, low, high, edge, start, members, least, squares, turn, best_turn,
 ):  # fmt: skip
@@ -171,7 +171,7 @@ def best_of_anchor(
 
 
 @compiled
-def possible(sines, lengths, orders, low, high):
+def possible(sines, lengths, orders, low, high):  # type: ignore[no-untyped-def]
     """How many reflections can diffract in the band at each sin(theta), shape (peak,)."""
     count = np.zeros(len(sines), np.int64)
     for p in range(len(sines)):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..detector import HC
 from . import refining_kernels as kernels
 from .catalogue import Catalogue
 from .pattern import Pattern
@@ -121,7 +122,7 @@ def refined(
     return Grain(
         turn, OF_FREE @ free_strain if free == 8 else np.full(6, np.nan), full, peaks,
         catalogue.reflections.hkl[chosen[matched]] * n[:, None],
-        -kernels.HC * (q**2).sum(1) / (2 * q[:, 0]) * n,
+        -HC * (q**2).sum(1) / (2 * q[:, 0]) * n,
         pattern.places[peaks] - place[matched],
         np.linalg.norm(unit - pattern.directions[peaks], axis=1),
         int(there.sum()), _seen(catalogue, pattern, chosen, order, place, len(peaks), wide, hashed), catalogue.crystal.name,

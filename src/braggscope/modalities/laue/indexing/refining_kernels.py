@@ -23,7 +23,7 @@ RIDGE = 1e-9  # added to the diagonal of normal matrices scaled to 1: spots of o
 
 
 @_inlined
-def spot(vector, lattice, inverse, q):
+def spot(vector, lattice, inverse, q):  # type: ignore[no-untyped-def]
     """Row, column and depth where a reflection shows, and the energy of its first order; q is filled. Depth <= 0: it does not."""
     x = lattice[0, 0] * vector[0] + lattice[0, 1] * vector[1] + lattice[0, 2] * vector[2]
     y = lattice[1, 0] * vector[0] + lattice[1, 1] * vector[1] + lattice[1, 2] * vector[2]
@@ -42,7 +42,7 @@ def spot(vector, lattice, inverse, q):
 
 
 @compiled
-def near_detector(lattice, vectors, orders, low, high, inverse, rows, columns):
+def near_detector(lattice, vectors, orders, low, high, inverse, rows, columns):  # type: ignore[no-untyped-def]
     """The reflections that show on the detector, or would after a small change."""
     chosen = np.empty(len(vectors), np.int64)
     count, q = 0, np.empty(3)
@@ -56,7 +56,7 @@ def near_detector(lattice, vectors, orders, low, high, inverse, rows, columns):
 
 
 @compiled
-def shown(chosen, lattice, vectors, orders, low, high, inverse, rows, columns):
+def shown(chosen, lattice, vectors, orders, low, high, inverse, rows, columns):  # type: ignore[no-untyped-def]
     """Row and column of each chosen reflection and its lowest order in the band; order 0 where it does not show."""
     place, order, q = np.empty((len(chosen), 2)), np.zeros(len(chosen), np.int64), np.empty(3)
     for i in range(len(chosen)):
@@ -69,7 +69,7 @@ def shown(chosen, lattice, vectors, orders, low, high, inverse, rows, columns):
 
 
 @compiled
-def bins(peaks, cell):
+def bins(peaks, cell):  # type: ignore[no-untyped-def]
     """Peaks by square cells of the detector: first of each cell, next of each peak, corner of the cells; -1 ends a chain."""
     top, left = np.floor(peaks[:, 0].min() / cell), np.floor(peaks[:, 1].min() / cell)
     rows = int(peaks[:, 0].max() / cell - top) + 2
@@ -83,7 +83,7 @@ def bins(peaks, cell):
 
 
 @compiled
-def paired(place, order, peaks, use, within, first, after, top, left, cell):
+def paired(place, order, peaks, use, within, first, after, top, left, cell):  # type: ignore[no-untyped-def]
     """The peak of each predicted spot, one to one: each the nearest of the other among those within a distance; -1 for none.
 
     within: At most `cell`.
@@ -113,7 +113,7 @@ def paired(place, order, peaks, use, within, first, after, top, left, cell):
 
 
 @_inlined
-def strained(turn, strain, lattice, stretch):
+def strained(turn, strain, lattice, stretch):  # type: ignore[no-untyped-def]
     """U (1 + eps)^-1 into `lattice` and (1 + eps)^-1 into `stretch`."""
     xx, yy, yz, xz, xy = 1 + strain[0], 1 + strain[1], strain[2], strain[3], strain[4]
     zz = 1 - strain[0] - strain[1]
@@ -129,7 +129,7 @@ def strained(turn, strain, lattice, stretch):
 
 
 @compiled
-def derivatives(vector, lattice, stretch, inverse, jacobian):
+def derivatives(vector, lattice, stretch, inverse, jacobian):  # type: ignore[no-untyped-def]
     """Row and column of a spot, and into `jacobian` (2, 8) their derivatives by three turns, in rad, and five strains."""
     q, dq, s = np.empty(3), np.zeros((8, 3)), np.empty(3)
     row, column, depth, _ = spot(vector, lattice, inverse, q)
@@ -157,7 +157,7 @@ def derivatives(vector, lattice, stretch, inverse, jacobian):
 
 
 @compiled
-def improved(turn, strain, free, chosen, partner, vectors, inverse, peaks, variance, soft, covariance):
+def improved(turn, strain, free, chosen, partner, vectors, inverse, peaks, variance, soft, covariance):  # type: ignore[no-untyped-def]
     """One Gauss-Newton step on paired spots; turn and strain are changed. Returns chi-square before it and the largest change.
 
     free: 3 for the orientation alone, 8 with strain.  variance: Of peaks' rows and columns, px^2, shape (peak, 2).
@@ -205,7 +205,7 @@ def improved(turn, strain, free, chosen, partner, vectors, inverse, peaks, varia
 
 
 @_inlined
-def turned(turn, w):
+def turned(turn, w):  # type: ignore[no-untyped-def]
     """The orientation after a small turn w about the laboratory axes (Rodrigues), in place."""
     angle = math.sqrt(w[0] * w[0] + w[1] * w[1] + w[2] * w[2])
     if angle > 0:
@@ -218,7 +218,7 @@ def turned(turn, w):
 
 
 @compiled
-def refine(
+def refine(  # type: ignore[no-untyped-def]
     turn, strain, frees, limits, softs, vectors, orders, low, high, inverse, rows, columns,
     peaks, variance, use, first, after, top, left, cell, covariance,
 ):  # fmt: skip
@@ -259,7 +259,7 @@ def refine(
 
 
 @compiled
-def votes(start, spots, peaks, light, use, within, first, after, top, left, cell, count, found):
+def votes(start, spots, peaks, light, use, within, first, after, top, left, cell, count, found):  # type: ignore[no-untyped-def]
     """How many spots of each known orientation have a peak within a distance; into `count`, shape (orientation,);
     the light of those peaks into `found`.
 

@@ -198,7 +198,7 @@ def _climbed(box, peaks, noise):  # type: ignore[no-untyped-def]
 
 @compiled_small
 def _fit(counts, saturation, gain, rows, columns, i, level, sigma, near, box):  # type: ignore[no-untyped-def]
-    """Fit the spot of one maximum in a box; chi-square, pixels used, flag, larger sigma along an axis, sum, centroid, contrast."""
+    """Fit the spot of one maximum in a box; chi-square, pixels used, flag, larger sigma, sum, centroid, contrast."""
     flag, used = _gather(counts, saturation, rows[i], columns[i], level, sigma, box)
     total, row, column, square = _moments(level, box)
     count = _neighbours(rows, columns, i, 2 * box.half, near)

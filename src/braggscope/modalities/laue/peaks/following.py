@@ -23,6 +23,7 @@ from scipy.spatial import cKDTree
 from braggscope.core.errors import InputError
 from braggscope.infer.peak_kernels import compiled_small
 
+LARGE = 64  # peaks of a track from which on its positions are kept as bits
 STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))  # to neighbours, each pair once
 
 
@@ -53,11 +54,11 @@ def follow(
     frame = peaks["frame"].values
     place = np.stack([peaks["row"].values, peaks["column"].values], axis=1)
     pairs, far = _pairs(frame, place, grid, tolerance_px)
-    order = np.argsort(far, kind="stable")
-    parent = np.arange(len(frame))
-    low, high = place.copy(), place.copy()
-    ring = np.arange(len(frame))
-    _join(pairs[order], frame, parent, low, high, ring, drift_px)
+    count = len(frame)
+    parent, low, high = np.arange(count), place.copy(), place.copy()
+    bits = np.zeros((count // LARGE + 1, math.prod(grid) // 64 + 1), np.uint64)
+    tracks = np.arange(count), np.ones(count, np.int64), np.full(count, -1), bits  # rings, sizes and bits of tracks
+    _join(pairs[np.argsort(far, kind="stable")], frame, parent, low, high, *tracks, drift_px)
     label = _numbered(parent, peaks["intensity"].values)
     return _table(peaks, label, grid, dict(steps or {}))
 
@@ -105,47 +106,82 @@ def _pairs(frame: np.ndarray, place: np.ndarray, grid: Sequence[int], tolerance:
 
 
 @compiled_small
-def _join(pairs, frame, parent, low, high, ring, drift):  # type: ignore[no-untyped-def]
+def _root(parent, a):  # type: ignore[no-untyped-def]
+    while parent[a] != a:
+        parent[a] = parent[parent[a]]
+        a = parent[a]
+    return a
+
+
+@compiled_small
+def _join(pairs, frame, parent, low, high, ring, size, slot, bits, drift):  # type: ignore[no-untyped-def]
     """Join pairs one after the other where the limits allow.
 
     parent: Of each peak.  low, high: Least and largest place of each root's track, shape (peak, 2).
-    ring: The next peak of the same track.
+    ring: The next peak of the same track.  size: Of each root's track.
+    slot: Row in `bits` of each root whose track is LARGE, else -1.  bits: Which positions of the scan each of these has.
     """
+    used = 0
     for n in range(len(pairs)):
-        a, b = pairs[n, 0], pairs[n, 1]
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
+        a, b = _root(parent, pairs[n, 0]), _root(parent, pairs[n, 1])
         if a == b:
             continue
+        if size[a] < size[b]:
+            a, b = b, a
         fits = True
         for k in range(2):
             fits = fits and max(high[a, k], high[b, k]) - min(low[a, k], low[b, k]) <= drift
-        if not fits or _share_a_frame(a, b, frame, ring):
+        if not fits or _share_a_position(a, b, frame, ring, slot, bits):
             continue
         parent[b] = a
+        size[a] += size[b]
         for k in range(2):
             low[a, k], high[a, k] = min(low[a, k], low[b, k]), max(high[a, k], high[b, k])
+        if slot[a] < 0 and size[a] >= LARGE:
+            slot[a] = used
+            used += 1
+            _mark(a, frame, ring, bits[slot[a]])
+        if slot[a] >= 0:
+            _mark(b, frame, ring, bits[slot[a]])
         ring[a], ring[b] = ring[b], ring[a]
 
 
 @compiled_small
-def _share_a_frame(a, b, frame, ring):  # type: ignore[no-untyped-def]
-    """Whether two tracks have peaks at the same position of the scan."""
-    i, first = a, True
-    while first or i != a:
-        first = False
-        j, other = b, True
-        while other or j != b:
-            other = False
-            if frame[i] == frame[j]:
-                return True
-            j = ring[j]
+def _mark(a, frame, ring, bits):  # type: ignore[no-untyped-def]
+    """Set the bits of the positions of a track."""
+    i = a
+    while True:
+        bits[frame[i] >> 6] |= np.uint64(1) << np.uint64(frame[i] & 63)
         i = ring[i]
-    return False
+        if i == a:
+            break
+
+
+@compiled_small
+def _share_a_position(a, b, frame, ring, slot, bits):  # type: ignore[no-untyped-def]
+    """Whether two tracks, of which b is not the larger, have peaks at the same position of the scan."""
+    if slot[b] >= 0:
+        one, other = bits[slot[a]], bits[slot[b]]
+        for k in range(len(one)):  # noqa: SIM110 - compiled
+            if one[k] & other[k] != 0:
+                return True
+        return False
+    j = b
+    while True:
+        if slot[a] >= 0:
+            if bits[slot[a]][frame[j] >> 6] & (np.uint64(1) << np.uint64(frame[j] & 63)) != 0:
+                return True
+        else:
+            i = a
+            while True:
+                if frame[i] == frame[j]:
+                    return True
+                i = ring[i]
+                if i == a:
+                    break
+        j = ring[j]
+        if j == b:
+            return False
 
 
 def _numbered(parent: np.ndarray, light: np.ndarray) -> np.ndarray:
@@ -199,4 +235,4 @@ def _table(peaks: xr.Dataset, label: np.ndarray, grid: Sequence[int], steps: Map
         found[f"track_{name}_extent"] = (extremes(at * size), unit, f"extent of the track along {name}")
     made = {n: ("track", v, {"units": unit, "long_name": text}) for n, (v, unit, text) in found.items()}
     own = ("peak", label, {"units": "1", "long_name": "number of the track of the peak (0 = none)"})
-    return peaks.assign(track_of_peak=own, **made).assign_coords(track=np.arange(1, tracks + 1))
+    return peaks.assign({"track_of_peak": own, **made}).assign_coords(track=np.arange(1, tracks + 1))

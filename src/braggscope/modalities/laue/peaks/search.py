@@ -110,8 +110,10 @@ def find_spots(frame: np.ndarray, mask: np.ndarray | None = None, *, how: Search
     flag = about[:, FLAG].astype(int)
     single = _once(rows + values[:, 2], columns + values[:, 3], flag)
     single &= (flag & FAILED == 0) | (about[:, CONTRAST] > EDGE * max(correlation, 1.0))
-    kept = (one[single] for one in (rows, columns, significance, values, errors, about))
-    return Spots(*kept, ground, correlation, hot)
+    rows, columns, significance, values, errors, about = (
+        one[single] for one in (rows, columns, significance, values, errors, about)
+    )
+    return Spots(rows, columns, significance, values, errors, about, ground, correlation, hot)
 
 
 def find_in_batches(source: Source, how: Search) -> Iterator[tuple[int, Spots]]:
@@ -119,10 +121,11 @@ def find_in_batches(source: Source, how: Search) -> Iterator[tuple[int, Spots]]:
     saturation = how.saturation if how.saturation is not None else getattr(source, "saturation", None)
     how = Search(how.threshold, how.most, how.box, saturation)
     for batch in source.batches():
-        yield from zip(map(int, batch.index), _of_batch(batch, how), strict=True)
+        yield from zip(map(int, batch.index), of_batch(batch, how), strict=True)
 
 
-def _of_batch(batch: Batch, how: Search) -> list[Spots]:
+def of_batch(batch: Batch, how: Search) -> list[Spots]:
+    """The spots of each frame of a batch; the frames, or where they are few the parts of each, are shared among threads."""
     masks: Any = batch.mask if batch.mask is not None else [None] * len(batch)
     if len(batch) < workers():
         return [find_spots(frame, mask, how=how) for frame, mask in zip(batch.frames, masks, strict=True)]

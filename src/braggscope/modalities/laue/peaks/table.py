@@ -35,19 +35,19 @@ COLUMNS = {
     "significance": ("1", "height in a matched filter over its noise"),
     "reduced_deviance": ("1", "chi-square of the fit over its degrees of freedom"),
 }
+Columns = dict[str, np.ndarray]
 FRAME = ("1", "flat position of the frame in the scan, from 0")
 
 
 def peak_table(
-    spots: Spots | Sequence[Spots], *, frames: Sequence[int] | None = None, geometry: LaueGeometry | None = None
+    spots: Spots | Sequence[Columns], *, frames: Sequence[int] | None = None, geometry: LaueGeometry | None = None
 ) -> xr.Dataset:
-    """The spots of a frame, or of several, as a table.
+    """The spots of a frame, or of several (as `columns_of` has them), as a table.
 
     frames: Flat position of each of several frames in their scan; the table says it as `frame`.
     geometry: Gives two_theta and chi (deg) to every peak.
     """
-    several = [spots] if isinstance(spots, Spots) else list(spots)
-    each = [_of_frame(one) for one in several]
+    each = [columns_of(spots)] if isinstance(spots, Spots) else list(spots)
     columns = {n: np.concatenate([one[n] for one in each]) if each else np.empty(0) for n in (*COLUMNS, "flag")}
     texts = dict(COLUMNS)
     if frames is not None:
@@ -70,7 +70,7 @@ def peak_table(
     return xr.Dataset({**found, "flag": flag}, coords={"peak": np.arange(1, len(columns["row"]) + 1)})
 
 
-def _of_frame(spots: Spots) -> dict[str, np.ndarray]:
+def columns_of(spots: Spots) -> Columns:
     """The columns of one frame's spots. Where a fit failed the place is the centroid, and what it would tell is NaN."""
     values, errors, about = spots.values, spots.errors, spots.about
     flag = about[:, FLAG].astype(int)
