@@ -88,7 +88,8 @@ def to_file(side: int) -> None:
             lambda: braggscope.simulate("laue", "film", output=path, progress=False, shape=(side, side))  # type: ignore[arg-type]
         )
         size = path.stat().st_size / 1e6
-        row(f"braggscope.simulate to a file, {side} x {side} patterns", "-", f"{wall:.0f} s, processor {processor:.0f} s, {size:.0f} MB")
+        found = f"{wall:.0f} s, processor {processor:.0f} s, {size:.0f} MB"
+        row(f"braggscope.simulate to a file, {side} x {side} patterns", "-", found)
 
 
 def main() -> None:
