@@ -14,7 +14,10 @@ MODALITY = Modality(
     tables=f"{_HERE}.files:TABLES",
     calibrate=f"{_HERE}.calibrate:calibrate",
     default_method="intensity",
-    views={name: f"{_HERE}.views.overview:{name}" for name in ("overview", "pattern")},
+    views={
+        **{name: f"{_HERE}.views.overview:{name}" for name in ("overview", "pattern")},
+        "grains": f"{_HERE}.views.grains:grains",
+    },
     example_geometry=f"{_HERE}.geometry:film",
     example_forward=f"{_HERE}.forward:example",
     example_phantom={"shape": (18, 20), "frame_shape": (60, 50), "step": 0.2},

@@ -11,9 +11,14 @@ Curved and tiled detectors are left out.
 from __future__ import annotations
 
 import math
+<<<<<<< HEAD
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
+=======
+from dataclasses import dataclass, field
+from typing import ClassVar
+>>>>>>> wip-laue-sim
 
 from braggscope.core.errors import InputError, one_of
 from braggscope.core.geometry import Geometry, quantity
@@ -49,10 +54,10 @@ class LaueGeometry(Geometry):
     critical_energy_kev: float | None = quantity(
         "keV", low=0.1, high=200.0, doc="of the bending magnet or wiggler; none: a flat spectrum", default=None
     )
-    spectrum_file: str | None = None
-    footprint: str = "stretched"
-    material: str = ""
-    substrate: str = ""
+    spectrum_file: str | None = field(default=None, metadata={"doc": "file of the spectrum: keV, photons per unit energy"})
+    footprint: str = field(default="stretched", metadata={"doc": "stretched by 1 / sin(sample_tilt) along x, or round"})
+    material: str = field(default="", metadata={"doc": "crystal by name or CIF file"})
+    substrate: str = field(default="", metadata={"doc": "crystal below the film by name or CIF file; empty: none"})
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:

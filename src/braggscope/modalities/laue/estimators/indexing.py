@@ -139,23 +139,17 @@ class Indexing(PerFrame):
         name = self.material or self._instrument.material
         if not name:
             raise InputError("the material is not stated; give it in the geometry or as the option material")
-        here = self._pattern(np.empty(0), np.empty(0), np.empty(0), None)
+        here = self._pattern(np.empty((0, 2)), np.empty(0))
         tolerance = max(0.1, np.rad2deg(1.5 * self.within * here.radians_per_px))
         return catalogue_of(material(name), self._instrument, tolerance_deg=float(tolerance))
 
     def _on(self, frame_shape: tuple[int, int]) -> LaueGeometry:
         return self._instrument.replace(rows=frame_shape[0], columns=frame_shape[1])
 
-    def _pattern(
-        self, row: np.ndarray, column: np.ndarray, light: np.ndarray, stds: tuple[np.ndarray, np.ndarray] | None
-    ) -> Pattern:
-        return pattern_of(
-            row,
-            column,
-            light,
-            self._instrument,
-            **({} if stds is None else dict(zip(("row_std", "column_std"), stds, strict=True))),
-        )
+    def _pattern(self, places: np.ndarray, light: np.ndarray, stds: np.ndarray | None = None) -> Pattern:
+        """Peaks as a pattern: places and their standard deviations of shape (peak, 2)."""
+        errors = {} if stds is None else {"row_std": stds[:, 0], "column_std": stds[:, 1]}
+        return pattern_of(places[:, 0], places[:, 1], light, self._instrument, **errors)
 
     def _patterns(self, batch: Batch) -> list[Pattern]:
         """The peaks of each frame without those of the substrate."""
@@ -165,10 +159,10 @@ class Indexing(PerFrame):
         def work(start: int, stop: int) -> None:
             for i in range(start, stop):
                 spots = find_spots(batch.frames[i], None if batch.mask is None else batch.mask[i], how=how, threads=False)
-                row, column = spots.rows + np.nan_to_num(spots.values[:, 2]), spots.columns + np.nan_to_num(spots.values[:, 3])
+                places = np.stack([spots.rows, spots.columns], 1) + np.nan_to_num(spots.values[:, 2:4])
                 with np.errstate(invalid="ignore"):
                     std = np.sqrt(np.diagonal(spots.errors, axis1=1, axis2=2)[:, 2:4])
-                found[i] = self._cleaned(self._pattern(row, column, spots.significance, (std[:, 0], std[:, 1])))
+                found[i] = self._cleaned(self._pattern(places, spots.significance, std))
 
         in_threads(work, len(batch))
         return found
@@ -184,7 +178,7 @@ class Indexing(PerFrame):
     def _substrate(self, patterns: list[Pattern]) -> np.ndarray:
         """Places of the substrate's spots: those that stand still and are of one crystal of it, shape (spot, 2)."""
         places = _standing(patterns, self.within)
-        still = self._pattern(places[:, 0], places[:, 1], -np.arange(len(places), dtype=float), None)
+        still = self._pattern(places, -np.arange(len(places), dtype=float))
         tolerance = float(np.rad2deg(self._catalogue.tolerance))
         crystal = catalogue_of(material(self._instrument.substrate, "substrate"), self._instrument, tolerance_deg=tolerance)
         found = next(grains_in(still, crystal, most=1, within=self.within), None)
@@ -193,8 +187,7 @@ class Indexing(PerFrame):
     def _cleaned(self, pattern: Pattern) -> Pattern:
         """A pattern without the spots of the substrate."""
         moving = _apart(pattern.places, self.standing, self.within)
-        stds = np.sqrt(pattern.variance[moving]).T
-        return self._pattern(*pattern.places[moving].T, pattern.light[moving], (stds[0], stds[1]))
+        return self._pattern(pattern.places[moving], pattern.light[moving], np.sqrt(pattern.variance[moving]))
 
     def _orientations(self, patterns: list[Pattern]) -> Known:
         """The orientations in some patterns, each once."""
@@ -202,18 +195,25 @@ class Indexing(PerFrame):
         for pattern in patterns:
             use = np.ones(len(pattern), bool)
             for _ in range(3 * EACH):
-                best = known.best(pattern, use, self.within)
-                grain = (
-                    None if best is None else refined(known.turns[best], pattern, self._catalogue, use=use, within=self.within)
-                )
-                if grain is None or grain.matched < LEAST:
+                grain = self._of_known(known, pattern, use)
+                if grain is None:
                     break
                 use[grain.peaks] = False
             new = list(self._searched(pattern, use, EACH, DARK))
-            fresh = [g.turn for g in new if not len(known) or misorientations(g.turn, known.turns, crystal).min() > self.same_within]
+            fresh = [
+                g.turn for g in new if not len(known) or misorientations(g.turn, known.turns, crystal).min() > self.same_within
+            ]
             if fresh:
                 known = known.with_more(fresh, self._catalogue, pattern)
         return known
+
+    def _of_known(self, known: Known, pattern: Pattern, use: np.ndarray) -> Grain | None:
+        """The grain of the known orientation that explains most, refined."""
+        best = known.best(pattern, use, self.within)
+        if best is None:
+            return None
+        grain = refined(known.turns[best], pattern, self._catalogue, use=use, within=self.within)
+        return grain if grain is not None and grain.matched >= LEAST else None
 
     def _searched(self, pattern: Pattern, use: np.ndarray, most: int, anchors: int) -> Iterator[Grain]:
         return grains_in(pattern, self._catalogue, most=most, within=self.within, use=use, anchors=anchors, false=FALSE)
@@ -225,12 +225,7 @@ class Indexing(PerFrame):
             found["flag"][i] = NO_PEAKS
             return
         use = np.ones(len(pattern), bool)
-        best = self.known.best(pattern, use, self.within)
-        grain = None
-        if best is not None:
-            grain = refined(self.known.turns[best], pattern, self._catalogue, use=use, within=self.within)
-        if grain is None or grain.matched < LEAST:
-            grain = next(self._searched(pattern, use, 1, LONE), None)
+        grain = self._of_known(self.known, pattern, use) or next(self._searched(pattern, use, 1, LONE), None)
         if grain is None:
             found["flag"][i] = NOT_INDEXED
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -82,7 +83,7 @@ def _better(one: Detector, other: Detector) -> bool:
 
 def _orientation(pattern: Pattern, catalogue: Catalogue) -> np.ndarray | None:
     """The orientation that explains most peaks within the catalogue's tolerance."""
-    best, score, turn = 0.0, 0.0, None
+    best, turn = 0.0, None
     for anchor in range(min(ANCHORS, len(pattern))):
         partners = np.delete(np.arange(min(len(pattern), PARTNERS)), anchor)
         found = np.empty((3, 3))
@@ -160,6 +161,6 @@ def _fit(turn: np.ndarray, values: np.ndarray, which: list[int], q: np.ndarray, 
             _predicted(Rotation.from_rotvec(x[:3]).as_matrix() @ turn, changed, q, pixel_um) - places, nan=1e3
         ).ravel()
 
-    loss = {} if np.isinf(soft) else {"loss": "soft_l1", "f_scale": soft}
+    loss: dict[str, Any] = {} if np.isinf(soft) else {"loss": "soft_l1", "f_scale": soft}
     scale = np.concatenate([np.full(3, 1e-3), np.array([0.1, 1, 1, 0.1, 0.1])[which]])
-    return least_squares(residuals, np.zeros(3 + len(which)), x_scale=scale, **loss)  # type: ignore[arg-type]
+    return least_squares(residuals, np.zeros(3 + len(which)), x_scale=scale, **loss)

@@ -6,7 +6,8 @@ eps cannot be had and is 0 by convention.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def refined(
     of_crystal = (catalogue.reflections.q, catalogue.orders, catalogue.low, catalogue.high)
     on_detector = (pattern.inverse, pattern.rows, pattern.columns, pattern.places)
     hashed = (*kernels.bins(pattern.places, cell), cell)
-    rounds = frees, limits, softs
+    rounds: tuple[np.ndarray, ...] = (frees, limits, softs)
     variance = pattern.variance
     for last in (not pattern.weighted, True):
         found = kernels.refine(turn, free_strain, *rounds, *of_crystal, *on_detector, variance, use, *hashed, covariance)
@@ -135,7 +136,7 @@ def _stretch(strain: np.ndarray) -> np.ndarray:
     return np.linalg.inv(np.eye(3) + np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
 
 
-def _common_variance(found: tuple, pattern: Pattern) -> float:
+def _common_variance(found: tuple[Any, ...], pattern: Pattern) -> float:
     """What the residuals have beyond the variances of the peaks, px^2."""
     _, _, place, partner, free, _ = found
     matched = partner >= 0
@@ -149,7 +150,7 @@ def _common_variance(found: tuple, pattern: Pattern) -> float:
 
 def _seen(
     catalogue: Catalogue, pattern: Pattern, chosen: np.ndarray, order: np.ndarray, place: np.ndarray,
-    count: int, within: float, hashed: tuple,
+    count: int, within: float, hashed: tuple[Any, ...],
 ) -> float:  # fmt: skip
     """Part of the brightest predicted spots at which there is a peak, whatever it belongs to."""
     there = np.flatnonzero(order > 0)

@@ -1,4 +1,7 @@
-"""A first look at a map, and one pattern."""
+"""A first look at a map, and one pattern.
+
+A view takes a map and, where it needs frames, the scan; it gives a figure, or None where it has not what it needs.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,27 @@ from matplotlib.figure import Figure
 from braggscope.core.maps import quantity_names
 from braggscope.plot.panels import maps_figure
 
-SIGNED = tuple(f"strain_{n}" for n in ("xx", "yy", "zz", "yz", "xz", "xy"))
+ELSEWHERE = ("grain", "red", "green", "blue", "reduced_deviance")  # have panels or views of their own
 
 
-def overview(dataset: xr.Dataset, scan: Any = None) -> Figure:
-    """Every quantity of a map beside its error; grains in colours of their own."""
-    names = [n for n in quantity_names(dataset) if n not in ("grain", "red", "green", "blue", "reduced_deviance")]
-    over = [n for n in names if dataset[n].dims == dataset["flag"].dims]
-    figure = maps_figure(dataset, over, signed=SIGNED, title="laue")
-    return figure
+def overview(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
+    """Every quantity of the positions beside its standard deviation, and the flags.
+
+    None for a map with nothing over positions; the numbers of grains are in the view `grains`.
+    """
+    over = dataset["flag"].dims
+    names = [n for n in quantity_names(dataset) if dataset[n].dims == over and n not in ELSEWHERE]
+    if not names or len(over) > 2:
+        return None
+    signed = tuple(n for n in names if n.startswith(("strain_", "orientation_")))
+    method = str(dataset.attrs.get("method", "laue")).replace("_", " ")
+    return maps_figure(dataset, names, signed=signed, title=f"{method}: every quantity of the positions")
 
 
 def pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
-    """The brightest pattern of the scan on a logarithmic scale; None without the scan.
+    """The pattern of one position on a logarithmic scale; None without the scan.
 
-    Of a map with `total`: at its largest value; else in the middle of the scan.
+    Of a map with `total`: where that is largest; else in the middle of the scan.
     """
     if scan is None:
         return None
@@ -36,19 +45,20 @@ def pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     only = np.zeros(points, bool)
     only[chosen] = True
     frame = next(iter(scan.batches(1, only=only))).frames[0].astype(float)
-    place = ", ".join(
-        f"{n} = {scan.grid[n].values[i]:g} {scan.grid[n].attrs.get('units', '')}"
-        for n, i in zip(scan.grid.dims, np.unravel_index(chosen, scan.shape), strict=True)
+    places = (
+        f"{name} = {scan.grid[name].values[i]:.4g} {scan.grid[name].attrs.get('units', '')}"
+        for name, i in zip(scan.grid.dims, np.unravel_index(chosen, scan.shape), strict=True)
     )
-    return pattern_figure(frame, title=f"pattern at {place}")
+    return pattern_figure(frame, title=f"pattern at {', '.join(places)}")
 
 
 def pattern_figure(frame: np.ndarray, *, title: str = "") -> Figure:
-    """One frame on a logarithmic scale from just below its background to its brightest spots."""
-    figure = Figure(figsize=(7, 7.4), layout="constrained")
+    """One frame on a logarithmic scale from its background to its brightest spots, shape (row, column)."""
+    rows, columns = frame.shape
+    figure = Figure(figsize=(7, 7 * rows / columns * 0.86 + 0.5), layout="constrained")
     ax = figure.subplots()
-    low = max(float(np.percentile(frame, 1)), 0.5)
-    high = max(float(np.percentile(frame, 99.99)), 4 * low)
+    low = max(float(np.nanpercentile(frame, 1)), 0.5)
+    high = max(float(np.nanpercentile(frame, 99.99)), 4 * low)
     shown = ax.imshow(np.maximum(frame, low), norm=LogNorm(low, high), cmap="magma", interpolation="nearest")
     ax.set_xlabel("column (px)")
     ax.set_ylabel("row (px)")
