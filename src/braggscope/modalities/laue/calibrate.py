@@ -1,7 +1,7 @@
 """Calibration of the detector from a pattern of a known, unstrained crystal.
 
-Distance, foot of the normal and two tilts are refined with the orientation (`indexing/calibrating.py`). What else the geometry says
-(pixel, band, beam) is kept.
+Distance, foot of the normal and two tilts are refined with the orientation (`indexing/calibrating.py`). What else the geometry
+says (pixel, band, beam) is kept.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Calibration:
     summary: list[str]
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write the geometry: as LaueTools' .det where the path ends so, else as TOML with its uncertainties. Whole or not at all."""
+        """Write the geometry, whole or not at all: as LaueTools' .det where the path ends so, else as TOML with uncertainties."""
         path = Path(path)
         part = path.with_name(f".{path.stem}.writing{path.suffix}")
         try:
@@ -100,14 +100,15 @@ def calibrate(
     found = detector_of(pattern.places, brightness, geometry, crystal, free=free, within=within, progress=progress)
     if found is None:
         raise InputError(
-            f"no detector near the one given explains the {len(pattern)} peaks by {name}: give the right material, a geometry within "
-            "about 1 % of the distance, 20 px and 1 deg, or a cleaner pattern"
+            f"no detector near the one given explains the {len(pattern)} peaks by {name}: give the right material, a geometry "
+            "within about 1 % of the distance, 20 px and 1 deg, or a cleaner pattern"
         )
+    mean = found.residuals.mean()
     lines = [
-        f"calibrated with {name}: {len(found.residuals)} of {len(pattern)} peaks match, {found.residuals.mean():.3f} px on average",
+        f"calibrated with {name}: {len(found.residuals)} of {len(pattern)} peaks match, {mean:.3f} px on average",
         *(f"{n} = {getattr(found.geometry, n):.6g} +- {s:.2g}" for n, s in found.uncertainty.items()),
         "the crystal is taken as unstrained",
     ]
-    if found.residuals.mean() > LARGE * within:
+    if mean > LARGE * within:
         lines.append("caution: the residuals are as large as the distance of matching allows; is the material right?")
     return Calibration(found.geometry.replace(material=name), found.uncertainty, found.turn, found.residuals, lines)

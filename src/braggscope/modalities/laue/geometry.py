@@ -11,14 +11,9 @@ Curved and tiled detectors are left out.
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
-=======
-from dataclasses import dataclass, field
-from typing import ClassVar
->>>>>>> wip-laue-sim
 
 from braggscope.core.errors import InputError, one_of
 from braggscope.core.geometry import Geometry, quantity

@@ -1,8 +1,8 @@
 """Index: which crystals a pattern is of, how they lie and how they are strained.
 
-Peaks are indexed one crystal after another (`indexing/`): pairs of bright peaks against pairs of bright reflections, a verdict by
-chance, then orientation and deviatoric strain by least squares on the pixels, the detector fixed. The trace of the strain cannot be
-had from a white beam, which tells directions only.
+Peaks are indexed one crystal after another (`indexing/`): pairs of bright peaks against pairs of bright reflections, a verdict
+by chance, then orientation and deviatoric strain by least squares on the pixels, the detector fixed. The trace of the strain
+cannot be had from a white beam, which tells directions only.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Indexing: the conventional map, the grain that explains most spots of each pattern.
 
-As XMAS and its kin map: peaks, orientation, deviatoric strain, position by position. Here a part of the frames is searched in full
-first (`prepare`), and the orientations found there, equal ones merged, are what every frame is matched against before it is
-searched itself. Where the beam is larger than the grains a pattern mixes several; the map says which one shows most, so that grains
-look as large as the beam.
+As XMAS and its kin map: peaks, orientation, deviatoric strain, position by position. Here sums of neighbouring frames at some
+places are searched in full first (`prepare`), and the orientations found there, equal ones merged, are what every frame is
+matched against before it is searched itself. Where the beam is larger than the grains a pattern mixes several; the map says which
+one explains most peaks, so that grains look as large as the beam.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compiled loops of indexing: peaks against the reflections of an orientation, and the other way round.
 
-Directions are unit vectors; those of peaks in the laboratory (`geometry`), those of reflections in the crystal frame. A peak whose
-scattering vector has the direction s diffracts a reflection of length |q| at E = hc |q| / (2 sin theta), sin theta = -s_x.
+Directions are unit vectors; those of peaks in the laboratory (`geometry`), those of reflections in the crystal frame. A peak
+whose scattering vector has the direction s diffracts a reflection of length |q| at E = hc |q| / (2 sin theta), sin theta = -s_x.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba import njit
 from ..detector import HC
 
 GLANCE, ENOUGH = 100, 3
-"""An orientation is looked at with the brightest peaks first, and with all where these, the pair itself among them, are matched."""
+"""An orientation is tried with so many of the brightest peaks first, and with all where enough, the pair included, are matched."""
 
 compiled = njit(cache=True, nogil=True, error_model="numpy")
 _inlined = njit(inline="always", error_model="numpy")
@@ -24,7 +24,7 @@ _inlined = njit(inline="always", error_model="numpy")
 def lowest_order(e1, orders, low, high):  # type: ignore[no-untyped-def]
     """The lowest order n with n e1 in the band that is not absent (bit n - 1 of orders is set); 0 for none."""
     found = 0
-    n = max(1, int(math.ceil(low / e1)))
+    n = max(1, math.ceil(low / e1))
     while n * e1 <= high and n <= 63:
         if (orders >> (n - 1)) & 1:
             found = n
@@ -104,9 +104,10 @@ def matched(turn, peaks, sines, tolerance, directions, lengths, orders, low, hig
             k = members[m]
             dx, dy, dz = x - directions[k, 0], y - directions[k, 1], z - directions[k, 2]
             square = dx * dx + dy * dy + dz * dz
-            if square < limit and square < nearest:
-                if lowest_order(HC * lengths[k] / (2 * sines[p]), orders[k], low, high) > 0:
-                    nearest = square
+            if square >= limit or square >= nearest:
+                continue
+            if lowest_order(HC * lengths[k] / (2 * sines[p]), orders[k], low, high) > 0:
+                nearest = square
         squares[p] = nearest
         if nearest < np.inf:
             count += 1
@@ -120,8 +121,8 @@ def best_of_anchor(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """The orientation, among those in which an anchor peak and a partner are low-index reflections, that explains most.
 
-    The score of an orientation is the sum over matched peaks of 1 - (distance / tolerance)^2. Returns the best score and the number
-    of orientations tried; the orientation goes into `best_turn`.
+    The score of an orientation is the sum over matched peaks of 1 - (distance / tolerance)^2. Returns the best score and the
+    number of orientations tried; the orientation goes into `best_turn`.
 
     pair_angle: Angles of pairs of reflections, rising; pair_first, pair_second: the reflections; pair_frame: right-handed frames
     with x along the first and z normal to both, shape (pair, 3, 3), rows the axes.

@@ -24,7 +24,8 @@ FALSE = 1e-3  # probability by chance that is accepted, all known orientations t
 class Known:
     """Orientations of a crystal and where their brightest spots show on a detector.
 
-    turns: U, shape (orientation, 3, 3).  start, spots: Row and column of the spots of each, as `refining_kernels.votes` takes them.
+    turns: U, shape (orientation, 3, 3).
+    start, spots: Row and column of the spots of each, as `refining_kernels.votes` takes them.
     """
 
     turns: np.ndarray

@@ -22,8 +22,9 @@ class Pattern:
     """Peaks, brightest first.
 
     places: Row and column, px, shape (peak, 2).  variance: Theirs, px^2, shape (peak, 2); 1 where not `weighted`.
-    light: Intensities as given.  order: Place of each peak in the table they came from.  directions: Unit scattering vectors, laboratory, shape (peak, 3).
-    sines: sin theta.  inverse: Of the detector matrix.  rows, columns: Of the detector, px.
+    light: Intensities as given.  order: Place of each peak in the table they came from.
+    directions: Unit scattering vectors, laboratory, shape (peak, 3).  sines: sin theta.
+    inverse: Of the detector matrix.  rows, columns: Of the detector, px.
     radians_per_px: How far a scattering vector turns for a pixel, the mean over the peaks.
     """
 
@@ -71,7 +72,8 @@ def pattern_of(
     directions = np.ascontiguousarray(scattering_directions(matrix, places[:, 0], places[:, 1]))
     rows, columns = (_size(size, places[:, i]) for i, size in enumerate((geometry.rows, geometry.columns)))
     return Pattern(
-        places, variance, weighted, np.asarray(intensity, float)[order], order, directions, -directions[:, 0], matrix, np.linalg.inv(matrix), rows, columns,
+        places, variance, weighted, np.asarray(intensity, float)[order], order, directions, -directions[:, 0],
+        matrix, np.linalg.inv(matrix), rows, columns,
         _turn(matrix, places if len(places) else np.array([[rows / 2, columns / 2]])),
     )  # fmt: skip
 
@@ -89,8 +91,8 @@ def pattern_of_table(peaks: xr.Dataset, geometry: LaueGeometry) -> Pattern:
     for name, at, size in (("row", row, geometry.rows), ("column", column, geometry.columns)):
         if size is not None and len(at) and not (np.nanmin(at) > -1 and np.nanmax(at) < size):
             raise InputError(
-                f"{name} of a peak must be on the detector of {size} {name}s, got {np.nanmin(at):.1f} to {np.nanmax(at):.1f}; give "
-                "the calibration of this detector"
+                f"{name} of a peak must be on the detector of {size} {name}s, got {np.nanmin(at):.1f} to {np.nanmax(at):.1f}; "
+                "give the calibration of this detector"
             )
     stds = {f"{n}_std": peaks[f"{n}_std"].values for n in ("row", "column") if f"{n}_std" in peaks}
     intensity = peaks["intensity"].values if "intensity" in peaks else np.zeros(len(row))

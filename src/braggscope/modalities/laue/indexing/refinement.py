@@ -1,7 +1,7 @@
 """One crystal in a pattern: orientation and deviatoric strain with covariance, spots matched to peaks one to one.
 
-q = U (1 + eps)^-T B h. A white beam tells directions only, so that a crystal larger as a whole gives the same pattern: the trace of
-eps cannot be had and is 0 by convention.
+q = U (1 + eps)^-T B h. A white beam tells directions only, so that a crystal larger as a whole gives the same pattern: the trace
+of eps cannot be had and is 0 by convention.
 """
 
 from __future__ import annotations

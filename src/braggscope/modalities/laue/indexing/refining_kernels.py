@@ -1,7 +1,7 @@
 """Compiled refinement: orientation and deviatoric strain of one crystal on the pixels of its spots.
 
-q = U (1 + eps)^-1 B h (`refine`); the ray of a spot is k = x + a q with a = -2 q_x / |q|^2; row = k_r / k_d and column = k_c / k_d,
-where (k_c, k_r, k_d) is the inverse of the detector matrix times k. Derivatives for small turns w about the laboratory axes and
+q = U (1 + eps)^-1 B h; the ray of a spot is k = x + a q with a = -2 q_x / |q|^2; row = k_r / k_d and column = k_c / k_d, where
+(k_c, k_r, k_d) is the inverse of the detector matrix times k. Derivatives for small turns w about the laboratory axes and
 for the strain components (xx, yy, yz, xz, xy; zz = -xx - yy):
 
     dq/dw_k = e_k x q,   dq/deps_p = -U (1 + eps)^-1 E_p (1 + eps)^-1 B h,
@@ -48,10 +48,11 @@ def near_detector(lattice, vectors, orders, low, high, inverse, rows, columns): 
     count, q = 0, np.empty(3)
     for k in range(len(vectors)):
         row, column, depth, energy = spot(vectors[k], lattice, inverse, q)
-        if depth > 0 and -MARGIN < row < rows + MARGIN and -MARGIN < column < columns + MARGIN:
-            if lowest_order(energy, orders[k], low * (1 - WIDER), high * (1 + WIDER)) > 0:
-                chosen[count] = k
-                count += 1
+        if depth <= 0 or not (-MARGIN < row < rows + MARGIN and -MARGIN < column < columns + MARGIN):
+            continue
+        if lowest_order(energy, orders[k], low * (1 - WIDER), high * (1 + WIDER)) > 0:
+            chosen[count] = k
+            count += 1
     return chosen[:count].copy()
 
 
@@ -94,7 +95,7 @@ def paired(place, order, peaks, use, within, first, after, top, left, cell):  # 
         if order[i] == 0:
             continue
         row, column = place[i, 0], place[i, 1]
-        ci, cj = int(math.floor(row / cell - top)), int(math.floor(column / cell - left))
+        ci, cj = math.floor(row / cell - top), math.floor(column / cell - left)
         best, nearest = -1, within * within
         for a in range(max(ci - 1, 0), min(ci + 2, first.shape[0])):
             for b in range(max(cj - 1, 0), min(cj + 2, first.shape[1])):
@@ -270,7 +271,7 @@ def votes(start, spots, peaks, light, use, within, first, after, top, left, cell
         count[g], found[g] = 0, 0.0
         for s in range(start[g], start[g + 1]):
             row, column = spots[s, 0], spots[s, 1]
-            ci, cj = int(math.floor(row / cell - top)), int(math.floor(column / cell - left))
+            ci, cj = math.floor(row / cell - top), math.floor(column / cell - left)
             near = False
             for a in range(max(ci - 1, 0), min(ci + 2, first.shape[0])):
                 for b in range(max(cj - 1, 0), min(cj + 2, first.shape[1])):
