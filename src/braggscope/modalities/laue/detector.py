@@ -39,7 +39,7 @@ def detector_matrix(values: LaueGeometry | Sequence[float]) -> np.ndarray:
 
 def rays(matrix: Any, row: Any, column: Any) -> tuple[Any, Any, Any]:
     """Vectors from the sample to pixels, mm: three components, each of the shape of row and column."""
-    return tuple(m[0] * column + m[1] * row + m[2] for m in matrix)  # type: ignore[return-value]
+    return tuple(m[0] * column + m[1] * row + m[2] for m in matrix)
 
 
 def pixels(inverse: Any, x: Any, y: Any, z: Any) -> tuple[Any, Any, Any]:

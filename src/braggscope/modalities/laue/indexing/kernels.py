@@ -14,7 +14,7 @@ from numba import njit
 from ..detector import HC
 
 GLANCE, ENOUGH = 100, 3
-"""An orientation is tried with so many of the brightest peaks first, and with all where enough, the pair included, are matched."""
+"""An orientation is tried with so many of the brightest peaks first, and with all where enough, the pair included, match."""
 
 compiled = njit(cache=True, nogil=True, error_model="numpy")
 _inlined = njit(inline="always", error_model="numpy")

@@ -9,8 +9,8 @@ N(theta) the number of reflections that can diffract at the peak's angle and tau
 distribution. The pair fits by itself, so that n matched peaks come by chance with P(X >= n - 2), times the orientations tried.
 
 Chance is not all that can deceive: lattices of different crystals may share directions in part, as wurtzite with a slightly
-changed c/a does with diamond. So a grain must show its brightest spots, spots outside of one zone, and no more strain than crystals bear.
-What no white-beam pattern tells by directions are cubic crystals of one kind of extinctions from each other.
+changed c/a does with diamond. So a grain must show its brightest spots, spots outside of one zone, and no more strain than
+crystals bear. What no white-beam pattern tells by directions are cubic crystals of one kind of extinctions from each other.
 """
 
 from __future__ import annotations
