@@ -20,7 +20,7 @@ from braggscope.core.scan import Scan
 
 from .geometry import LaueGeometry
 from .indexing.calibrating import FIELDS, detector_of
-from .indexing.pattern import pattern_of_table
+from .indexing.pattern import KNOWN, pattern_of_table
 from .indexing.reading import geometry_and_peaks
 from .reflections import material as crystal_named
 
@@ -93,7 +93,7 @@ def calibrate(
     if not name:
         raise InputError("the material of the crystal is not stated; give its name or CIF file as material")
     crystal = crystal_named(name)
-    pattern = pattern_of_table(table, geometry)
+    pattern = pattern_of_table(table, geometry, known_to=KNOWN * within)
     if len(pattern) < FEW_PEAKS:
         raise InputError(f"a calibration needs at least {FEW_PEAKS} peaks of the crystal, the pattern has {len(pattern)}")
     brightness = -np.arange(len(pattern), dtype=float)

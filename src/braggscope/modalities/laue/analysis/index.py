@@ -48,7 +48,7 @@ def index(
     Raises InputError for a pattern without peaks, an unknown material, and a geometry of another detector.
     """
     from ..indexing.indexed import catalogues_of, grain_table, index_pattern
-    from ..indexing.pattern import pattern_of_table
+    from ..indexing.pattern import KNOWN, pattern_of_table
     from ..indexing.reading import geometry_and_peaks
     from ..reflections import material as crystal
 
@@ -57,7 +57,7 @@ def index(
     geometry = _with_band(geometry, energy)
     names = _names(material or (geometry.substrate, geometry.material))
     catalogues = catalogues_of([crystal(name) for name in names], geometry, tolerance_deg=tolerance)
-    found = pattern_of_table(peaks, geometry)
+    found = pattern_of_table(peaks, geometry, known_to=KNOWN * within_px)
     if len(found) == 0:
         raise InputError("the pattern has no peaks; look at it, and lower the threshold of the peak search if it shows some")
     every = index_pattern(found, catalogues, most=grains, within=within_px, largest_strain=largest_strain)

@@ -68,8 +68,9 @@ def nothing_known() -> Known:
 def misorientations(turn: np.ndarray, turns: np.ndarray, crystal: Crystal) -> np.ndarray:
     """Smallest angle, degrees, from one orientation to others among their equivalents; (3, 3), (..., 3, 3) -> (...,)."""
     equivalent = (turn @ crystal.rotations).reshape(len(crystal.rotations), 9)
-    cosine = ((turns.reshape(-1, 9) @ equivalent.T).max(1) - 1) / 2
-    return np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).reshape(turns.shape[:-2])
+    nearest = equivalent[(turns.reshape(-1, 9) @ equivalent.T).argmax(1)]
+    apart = np.linalg.norm(turns.reshape(-1, 9) - nearest, axis=1)  # 2 sqrt(2) sin(angle / 2), accurate for small angles
+    return np.rad2deg(2 * np.arcsin(np.clip(apart / np.sqrt(8), 0, 1))).reshape(turns.shape[:-2])
 
 
 def merged(turns: np.ndarray, weight: np.ndarray, crystal: Crystal, within_deg: float) -> np.ndarray:

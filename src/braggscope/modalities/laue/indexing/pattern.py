@@ -12,8 +12,9 @@ from braggscope.core.errors import InputError
 from ..detector import detector_matrix, scattering_directions
 from ..geometry import LaueGeometry
 
-UNFIT = "sharper_than_a_spot"
-"""Flag of peaks that no optics can have made: hot pixels, cosmic rays. They are left out."""
+UNFIT = ("sharper_than_a_spot", "masked_pixels_in_the_spot")
+"""Flags of peaks that are left out: hot pixels and cosmic rays, which no optics can have made, and those whose place is biased."""
+KNOWN = 0.4  # of the distance of matching: a peak whose place is less certain can be matched to nothing
 BEYOND = 20  # px that a detector whose size is not stated reaches beyond the outermost peaks
 
 
@@ -78,20 +79,23 @@ def pattern_of(
     )  # fmt: skip
 
 
-def pattern_of_table(peaks: xr.Dataset, geometry: LaueGeometry) -> Pattern:
+def pattern_of_table(peaks: xr.Dataset, geometry: LaueGeometry, *, known_to: float = np.inf) -> Pattern:
     """The pattern of a table of peaks: `row`, `column` and, where they are there, `intensity` and the standard deviations.
 
+    known_to: Peaks whose place has a larger standard deviation are left out, px.
     Raises InputError for a table without rows and columns, and for peaks outside the detector.
     """
     lacking = [name for name in ("row", "column") if name not in peaks or peaks[name].dims != ("peak",)]
     if lacking:
         raise InputError(f"a table of peaks has {' and '.join(lacking)} over peak, this one does not; find peaks with laue peaks")
-    peaks = peaks.isel(peak=~_flagged(peaks, UNFIT))
-    row, column = peaks["row"].values.astype(float), peaks["column"].values.astype(float)
-    for name, at, size in (("row", row, geometry.rows), ("column", column, geometry.columns)):
-        if size is not None and len(at) and not (np.nanmin(at) > -1 and np.nanmax(at) < size):
+    unfit = np.any([_flagged(peaks, word) for word in UNFIT], axis=0)
+    for name in ("row_std", "column_std"):
+        unfit |= peaks[name].values > known_to if name in peaks else False
+    row, column = np.where(unfit, np.nan, peaks["row"].values), peaks["column"].values.astype(float)
+    for axis, at, size in (("row", row, geometry.rows), ("column", column, geometry.columns)):
+        if size is not None and np.isfinite(at).any() and not (np.nanmin(at) > -1 and np.nanmax(at) < size):
             raise InputError(
-                f"{name} of a peak must be on the detector of {size} {name}s, got {np.nanmin(at):.1f} to {np.nanmax(at):.1f}; "
+                f"{axis} of a peak must be on the detector of {size} {axis}s, got {np.nanmin(at):.1f} to {np.nanmax(at):.1f}; "
                 "give the calibration of this detector"
             )
     stds = {f"{n}_std": peaks[f"{n}_std"].values for n in ("row", "column") if f"{n}_std" in peaks}

@@ -137,15 +137,21 @@ def _stretch(strain: np.ndarray) -> np.ndarray:
 
 
 def _common_variance(found: tuple[Any, ...], pattern: Pattern) -> float:
-    """What the residuals have beyond the variances of the peaks, px^2."""
+    """The variance t, px^2, that with those of the peaks explains the residuals: sum r^2 / (s^2 + t) = degrees of freedom.
+
+    Mandel & Paule 1970, Anal. Chem. 42, 1194; 0 where the peaks' own suffice. By bisection.
+    """
     _, _, place, partner, free, _ = found
     matched = partner >= 0
     peaks = partner[matched]
-    freedom = 2 * len(peaks) - free
-    if freedom <= 0:
+    squares, own, freedom = (pattern.places[peaks] - place[matched]) ** 2, pattern.variance[peaks], 2 * len(peaks) - free
+    low, high = 0.0, float(squares.sum() / max(freedom, 1))
+    if freedom <= 0 or (squares / own).sum() <= freedom:
         return 0.0
-    squares = ((pattern.places[peaks] - place[matched]) ** 2).sum() / freedom
-    return max(float(squares - pattern.variance[peaks].mean()), 0.0)
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (squares / (own + middle)).sum() > freedom else (low, middle)
+    return high
 
 
 def _seen(
