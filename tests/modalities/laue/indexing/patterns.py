@@ -1,5 +1,7 @@
 """Peak lists of crystals of known orientation and strain, for the tests of indexing."""
 
+from functools import cache
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -9,6 +11,11 @@ from braggscope.modalities.laue.indexing.catalogue import catalogue_of
 from braggscope.modalities.laue.reflections import material, reflections_of
 
 GEOMETRY = bm32().replace(energy_high_kev=22.0)
+
+
+@cache
+def reflections(name, geometry):
+    return reflections_of(material(name), geometry)
 
 
 def turn(seed):
@@ -24,13 +31,13 @@ def deviatoric(seed, size=5e-4):
 
 def places(u, strain=None, name="Ge", count=60, geometry=GEOMETRY):
     """Rows and columns of the brightest spots in the band, shape (spot, 2), brightest first; q = U (1 + eps)^-T B h."""
-    reflections = reflections_of(material(name), geometry)
-    q = reflections.q @ np.linalg.inv(np.eye(3) + (np.zeros((3, 3)) if strain is None else strain)) @ u.T
+    crystal = reflections(name, geometry)
+    q = crystal.q @ np.linalg.inv(np.eye(3) + (np.zeros((3, 3)) if strain is None else strain)) @ u.T
     row, column, energy = spots(np.linalg.inv(detector_matrix(geometry)), q)
-    order = np.arange(1, reflections.strength.shape[1] + 1)
+    order = np.arange(1, crystal.strength.shape[1] + 1)
     energies = energy[:, None] * order
     in_band = (energies >= geometry.energy_low_kev) & (energies <= geometry.energy_high_kev)
-    light = np.where(in_band, reflections.strength, 0).max(1)
+    light = np.where(in_band, crystal.strength, 0).max(1)
     on = (row > 0) & (row < geometry.rows - 1) & (column > 0) & (column < geometry.columns - 1) & (light > 0)
     first = np.flatnonzero(on)[np.argsort(-light[on], kind="stable")[:count]]
     return np.stack([row, column], 1)[first]

@@ -33,7 +33,8 @@ TIMES_CHANCE = 4.0  # a grain explains at least so many times what an orientatio
 SEEN = 0.3  # and this part of its brightest spots is there
 FEWEST = 5  # and so many peaks are matched
 OUTSIDE = 2  # of them outside the fullest zone
-LARGEST_STRAIN = 2e-3  # deviatoric, any component
+LARGEST_STRAIN = 2e-3  # deviatoric, any component; half of it
+HALF_SEEN = 0.5  # where no more than this part of the brightest spots is there
 
 
 def log_tail(count: int, mean: float) -> float:
@@ -69,7 +70,8 @@ def grains_in(
     """The grains of a material, as they are found: usually those with most spots first.
 
     most: How many at most.  within: Distance within which spots match, px.
-    largest_strain: Crystals that match only with a larger deviatoric strain, by a standard deviation, are others.
+    largest_strain: Crystals that match only with a larger deviatoric strain, by a standard deviation, are others; half of it
+        where no more than half of their brightest spots is there.
     use: Peaks that are not explained yet, shape (peak,); those of each grain are struck out.
     anchors: Peaks that may fail to be of a grain before the search ends.
     false: Probability of a grain by chance that is accepted.
@@ -137,7 +139,8 @@ def _accepted(
     if grain is None or grain.matched < max(FEWEST, TIMES_CHANCE * mean) or grain.seen < SEEN:
         return None
     strain, std = np.abs(grain.strain), np.sqrt(np.diag(grain.covariance)[3:])
-    if (strain - std > largest_strain).any() or _outside_zone(grain.hkl) < OUTSIDE:
+    bearable = largest_strain if grain.seen > HALF_SEEN else largest_strain / 2
+    if (strain - std > bearable).any() or _outside_zone(grain.hkl) < OUTSIDE:
         return None
     return replace(grain, chance=mean, odds=odds)
 
