@@ -58,7 +58,7 @@ class Crystal:
         x = cb, (ca - cb * cg) / np.sin(gamma)
         real = np.array([[a, b * cg, c * x[0]], [0, b * np.sin(gamma), c * x[1]], [0, 0, c * np.sqrt(1 - x[0] ** 2 - x[1] ** 2)]])
         reciprocal = np.linalg.inv(real).T  # columns a*, b*, c* in a frame with x along a
-        q, r = np.linalg.qr(reciprocal)  # the same vectors with a* along x and b* in the plane of x and y
+        _, r = np.linalg.qr(reciprocal)  # the same vectors with a* along x and b* in the plane of x and y
         return np.asarray(np.sign(np.diag(r))[:, None] * r).round(15) + 0.0
 
     @property

@@ -35,7 +35,7 @@ def structure_factors(crystal: Crystal, hkl: np.ndarray, energy_kev: np.ndarray)
 def scattering_terms(
     crystal: Crystal, hkl: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]]:
-    """For each kind of atom: its sum of phases with thermal factor, f0, both of shape (reflection,), and f' + i f'' of E in keV."""
+    """For each kind of atom: its sum of phases with thermal factor, f0, both of shape (reflection,), f' + i f'' of E in keV."""
     import xraydb
 
     s = np.linalg.norm(crystal.b_matrix @ np.asarray(hkl, float).T, axis=0) / 2

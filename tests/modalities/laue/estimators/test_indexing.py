@@ -56,4 +56,4 @@ def test_bad_options_are_named():
     with pytest.raises(InputError, match="within"):
         Indexing(film(), within=0.0)
     with pytest.raises(InputError, match="material"):
-        Indexing(film().replace(material=""))._catalogue
+        Indexing(film().replace(material="", substrate="")).prepare(polycrystal(film(), shape=(1, 2)))

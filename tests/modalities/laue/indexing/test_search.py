@@ -100,7 +100,9 @@ def test_the_silicon_substrate_lies_as_published():
     catalogues = catalogues_of([material("Si"), material("GaN")], geometry)
     found = pattern_of_table(table, geometry)
     (grain,) = index_pattern(found, catalogues)
-    published = np.array([[0.6504412, 0.5025610, 0.5695250], [-0.0269536, 0.7646121, -0.6439269], [-0.7590783, 0.4034858, 0.5108810]])
+    published = np.array(
+        [[0.6504412, 0.5025610, 0.5695250], [-0.0269536, 0.7646121, -0.6439269], [-0.7590783, 0.4034858, 0.5108810]]
+    )
     assert grain.material == "Si" and grain.matched == 55 and grain.residuals.mean() == pytest.approx(0.317, abs=0.002)
     assert misorientations(grain.turn, published[None], material("Si"))[0] < 0.01
     assert index_pattern(found, catalogues[1:]) == []  # not gallium nitride

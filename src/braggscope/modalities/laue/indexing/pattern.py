@@ -13,7 +13,7 @@ from ..detector import detector_matrix, scattering_directions
 from ..geometry import LaueGeometry
 
 UNFIT = ("sharper_than_a_spot", "masked_pixels_in_the_spot")
-"""Flags of peaks that are left out: hot pixels and cosmic rays, which no optics can have made, and those whose place is biased."""
+"""Flags of peaks that are left out: hot pixels and cosmic rays, which no optics can have made, and biased places."""
 KNOWN = 0.4  # of the distance of matching: a peak whose place is less certain can be matched to nothing
 BEYOND = 20  # px that a detector whose size is not stated reaches beyond the outermost peaks
 
