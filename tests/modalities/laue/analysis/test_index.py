@@ -1,5 +1,8 @@
 """The analysis `index`: its table and document, what it says of other materials, and bad input."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -71,3 +74,13 @@ def test_bad_input_is_named():
         index(peaks, material=("Ge",), geometry=GEOMETRY.replace(rows=1000, columns=1000))
     with pytest.raises(InputError, match="material is not stated"):
         index(peaks, geometry=GEOMETRY.replace(material=""))
+
+
+def test_the_command_takes_a_calibration_as_detector(capsys):
+    from braggscope.app.cli.main import main
+
+    data = Path(__file__).parents[3] / "reference" / "laue"
+    peaks, detector = (str(data / name) for name in ("rerun_lt3219_GaN_Si_nw1_0000_Si.cor", "GaN_Si_calib.det"))
+    main(["laue", "index", peaks, "--detector", detector, "--material", "Si", "--energy", "5:22", "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert said["peaks"] == said["explained"] == 55 and said["grains"][0]["mean_px"] == pytest.approx(0.317, abs=0.002)
