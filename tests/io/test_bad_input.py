@@ -47,7 +47,10 @@ def test_truncated_hdf5(tmp_path, stack):
 
 def test_unknown_format(tmp_path):
     (tmp_path / "a.docx").write_text("x")
-    refused(tmp_path / "a.docx", r"is in no format known here; known are: ESRF BLISS, HDF5/NeXus, Zarr, EDF, NumPy, TIFF")
+    refused(
+        tmp_path / "a.docx",
+        r"is in no format known here; known are: ESRF BLISS, HDF5/NeXus, Zarr, EDF, marccd/mar345/ADSC/CBF, NumPy, TIFF",
+    )
 
 
 def test_no_image_stack_lists_what_is_there(tmp_path):

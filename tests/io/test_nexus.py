@@ -181,3 +181,15 @@ def test_zarr_dimension_names_are_axes(tmp_path, stack):
     root.create_array("frames", shape=(4, 5, 7), dtype="u2", dimension_names=["mu", "row", "column"])[:] = stack(4)
     root.create_array("mu", shape=(4,), dtype="f8", dimension_names=["mu"])[:] = [1.0, 2, 3, 4]
     assert [(a.name, a.values.tolist()) for a in open_scan(tmp_path / "a.zarr").axes] == [("mu", [1, 2, 3, 4])]
+
+
+def test_a_single_image_is_a_scan_of_one_frame(tmp_path):
+    image = np.random.default_rng(0).integers(0, 4000, (40, 33)).astype(np.uint16)
+    path = tmp_path / "image.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/data/data"] = image
+    scan = open_scan(path)
+    assert (scan.shape, scan.frame_shape, scan.missing) == ((1,), (40, 33), ())
+    (batch,) = scan.batches()
+    assert np.array_equal(batch.frames, image[None]) and batch.index.tolist() == [0]
+    assert np.array_equal(next(iter(scan.cut(3, 20, 5, 9).batches())).frames[0], image[3:20, 5:9])

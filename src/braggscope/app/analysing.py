@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from braggscope.core import maps
-from braggscope.core.analysis import Argument, arguments
+from braggscope.core.analysis import SOURCES, Argument, arguments
 from braggscope.core.errors import BraggscopeError, InputError
 from braggscope.core.geometry import Geometry
 from braggscope.core.modality import Modality, modality
@@ -18,6 +18,7 @@ from braggscope.core.scan import Scan
 from braggscope.core.source import open_scan
 
 from .choosing import GeometryLike, given_geometry, states_geometry
+from .describing import is_map_file
 from .output import check_output
 from .provenance import file_hash, files_of, made_now, plain
 
@@ -41,13 +42,13 @@ def analyse(
     of, word = modality(kind), name.replace("-", "_")
     function = of.analysis(word)
     declared = arguments(function)
-    chosen = _options(declared, options or {}, f"{kind} {name}")
+    chosen = _options(of, declared, options or {}, f"{kind} {name}")
     defaults = {one.name: one.default for one in declared if one.kind == "option" and not one.required}
     files = _files([*inputs, *_file_options(declared, options or {})])
     images = [file for one in inputs for file in files_of(one)]
     read = (*files, *images, geometry if isinstance(geometry, str | Path) else None)
     path = None if output is None else check_output(output, overwrite=overwrite, inputs=read)
-    opened = _inputs(declared, inputs, f"{kind} {name}")
+    opened = _inputs(of, declared, inputs, f"{kind} {name}")
     instrument = _geometry(of, declared, opened, geometry)
     extra: dict[str, Any] = {} if instrument is None else {"geometry": instrument}
     writes = any(one.kind == "output" for one in declared)
@@ -74,27 +75,36 @@ def analyse(
     return result
 
 
-def _inputs(declared: Sequence[Argument], given: Sequence[Input], called: str) -> list[Any]:
+def is_scan(kind: Modality, path: str | Path) -> bool:
+    """Whether the file of an input that may be a scan or a map is to be opened as a scan: neither a map nor a table."""
+    formats = kind.table_formats()
+    return not is_map_file(path) and not (formats is not None and formats.matches(path))
+
+
+def _inputs(of: Modality, declared: Sequence[Argument], given: Sequence[Input], called: str) -> list[Any]:
     """The inputs as the function takes them: each in its place, or all of a list together."""
-    wanted = [one for one in declared if one.kind in ("scan", "map") and not one.keyword]
+    wanted = [one for one in declared if one.kind in SOURCES and not one.keyword]
     least = sum(one.required for one in wanted)
     several = bool(wanted) and wanted[-1].several
     if len(given) < least or (len(given) > len(wanted) and not several):
-        names = " and ".join(
-            ("several maps" if w.kind == "map" else "several scans") if w.several else f"a {w.kind}" for w in wanted
-        )
+        plural = {"scan": "scans", "map": "maps", "scan or map": "scans or maps"}
+        names = " and ".join(f"several {plural[w.kind]}" if w.several else f"a {w.kind}" for w in wanted)
         raise InputError(f"{called} takes {names or 'no input'}, got {len(given)} input{'s' if len(given) != 1 else ''}")
     if several:
         head, tail = given[: len(wanted) - 1], given[len(wanted) - 1 :]
-        return [_opened(w, one) for w, one in zip(wanted, head, strict=False)] + [[_opened(wanted[-1], one) for one in tail]]
-    return [_opened(w, one) for w, one in zip(wanted, given, strict=False)]
+        first = [_opened(of, w, one) for w, one in zip(wanted, head, strict=False)]
+        return [*first, [_opened(of, wanted[-1], one) for one in tail]]
+    return [_opened(of, w, one) for w, one in zip(wanted, given, strict=False)]
 
 
-def _opened(wanted: Argument, given: Input) -> Any:
-    """A scan or a map, read where a path is given."""
+def _opened(of: Modality, wanted: Argument, given: Input) -> Any:
+    """A scan or a map, read where a path is given; a table that the modality reads does for a map."""
     if isinstance(given, str | Path):
-        return open_scan(given) if wanted.kind == "scan" else maps.load(given)
-    if not isinstance(given, wanted.type) and not (wanted.kind == "scan" and hasattr(given, "batches")):
+        formats = of.table_formats() if wanted.kind != "scan" else None
+        if formats is not None and formats.matches(given):
+            return formats.read(given)
+        return maps.load(given) if wanted.kind == "map" or not (wanted.kind == "scan" or is_scan(of, given)) else open_scan(given)
+    if not isinstance(given, wanted.type) and not (wanted.kind != "map" and hasattr(given, "batches")):
         raise InputError(f"{wanted.name} must be a {wanted.kind}, got {type(given).__name__}")
     return given
 
@@ -107,13 +117,13 @@ def _files(given: Sequence[Any]) -> list[str | Path]:
 
 def _file_options(declared: Sequence[Argument], options: Mapping[str, Any]) -> list[Any]:
     """The options given that may be files: maps, scans and paths."""
-    known = [one for one in declared if one.keyword and (one.kind in ("scan", "map") or (one.kind, one.type) == ("option", Path))]
+    known = [one for one in declared if one.keyword and (one.kind in SOURCES or (one.kind, one.type) == ("option", Path))]
     return [options[one.name] for one in known if one.name in options]
 
 
-def _options(declared: Sequence[Argument], given: Mapping[str, Any], called: str) -> dict[str, Any]:
+def _options(of: Modality, declared: Sequence[Argument], given: Mapping[str, Any], called: str) -> dict[str, Any]:
     """The options, checked by name, type and choice; maps and scans among them opened. None is the default."""
-    known = {one.name: one for one in declared if one.keyword and one.kind in ("option", "map", "scan")}
+    known = {one.name: one for one in declared if one.keyword and one.kind in ("option", *SOURCES)}
     for name in given:
         if name not in known:
             raise InputError(f"{called} has no option '{name}'; it has: {', '.join(known) or 'none'}")
@@ -121,15 +131,19 @@ def _options(declared: Sequence[Argument], given: Mapping[str, Any], called: str
     if lacking:
         raise InputError(f"{called} needs the option {lacking[0]} ({known[lacking[0]].says.doc})")
     return {
-        name: known[name].checked(value, f"option {name}") if known[name].kind == "option" else _opened(known[name], value)
+        name: known[name].checked(value, f"option {name}") if known[name].kind == "option" else _opened(of, known[name], value)
         for name, value in given.items()
         if value is not None
     }
 
 
 def _geometry(kind: Modality, declared: Sequence[Argument], inputs: Sequence[Any], geometry: GeometryLike) -> Geometry | None:
-    """The geometry given; for a scan, else what it states. A map brings its own, which the analysis reads."""
-    if not any(one.kind == "geometry" for one in declared):
+    """The geometry given; for a scan, else what it states: all of it, or none where the analysis does without.
+
+    A map brings its own, which the analysis reads.
+    """
+    wanted = next((one for one in declared if one.kind == "geometry"), None)
+    if wanted is None:
         if geometry is not None:
             raise InputError("this analysis needs no geometry; leave it out")
         return None
@@ -138,7 +152,10 @@ def _geometry(kind: Modality, declared: Sequence[Argument], inputs: Sequence[Any
     first = next((one for one in inputs if hasattr(one, "batches")), None)
     if first is None or not states_geometry(first):
         return None
-    return first.geometry if first.geometry is not None else kind.geometry_class().from_scan(first)
+    if first.geometry is not None:
+        return first.geometry
+    of = kind.geometry_class()
+    return of.from_scan(first) if wanted.required or of.needed() <= set(first.geometry_values) else None
 
 
 def _provenance(

@@ -105,13 +105,16 @@ def choose_geometry(source: Source, kind: Modality, geometry: GeometryLike = Non
 
 
 def given_geometry(kind: Modality, geometry: Geometry | Mapping[str, Any] | str | Path) -> Geometry:
-    """A geometry given as such, as values or as a TOML file. Raises InputError where it is wrong or of another modality."""
+    """A geometry given as such, as values or as a file: TOML, or one of another program that the modality reads.
+
+    Raises InputError where it is wrong or of another modality.
+    """
     cls = kind.geometry_class()
     if isinstance(geometry, Geometry):
         if not isinstance(geometry, cls):
             raise InputError(f"the geometry is one of {geometry.modality}, but the modality is {kind.name}")
         return geometry
-    return cls.from_mapping(geometry) if isinstance(geometry, Mapping) else cls.from_toml(geometry)
+    return cls.from_mapping(geometry) if isinstance(geometry, Mapping) else cls.from_file(geometry)
 
 
 def choose_estimator(
@@ -202,11 +205,15 @@ def located(source: AnySource, geometry: Geometry) -> AnySource:
 
 
 def _modality_of(geometry: GeometryLike) -> str | None:
-    """The modality that a geometry, or the only known table of a TOML file, belongs to."""
+    """The modality that a geometry, the ending of its file, or the only known table of a TOML file belongs to."""
     if isinstance(geometry, Geometry):
         return geometry.modality
     if not isinstance(geometry, str | Path):
         return None
+    ending = Path(geometry).suffix.lower()
+    reading = [name for name, kind in modalities().items() if ending in kind.geometry_class().own_suffixes]
+    if reading:
+        return reading[0] if len(reading) == 1 else None
     known = [name for name in tables_in(geometry) if name in modalities()]
     return known[0] if len(known) == 1 else None
 

@@ -1,4 +1,4 @@
-"""What a scan file, a map file, a model file, a method or a modality is, as plain values and as text.
+"""What a scan file, a map file, a table of another program, a model file, a method or a modality is, as plain values and as text.
 
 This answers at once: neither torch nor xarray is imported for files.
 """
@@ -21,12 +21,16 @@ from braggscope.core.source import open_scans, readers
 
 
 def describe_file(path: str | Path, *, detector: str | None = None, grid: tuple[int, int] | None = None) -> dict[str, Any]:
-    """What a scan file, scan folder, map file or model file holds. Raises InputError where it is none of them."""
+    """What a scan file, scan folder, map file, table or model file holds. Raises InputError where it is none of them."""
     if str(path).endswith(SUFFIXES):
         return describe_model(load_model(path))
     as_map = _map(Path(path))
     if as_map is not None:
         return as_map
+    for kind in modalities().values():
+        formats = kind.table_formats()
+        if formats is not None and formats.matches(path):
+            return _table(kind, path, formats.read(path))
     scans = open_scans(path, detector=detector, grid=grid)
     return {"file": str(path), "kind": "scans", "scans": [_scan(one) for one in scans]}
 
@@ -167,6 +171,35 @@ def _axis(axis: Axis) -> dict[str, Any]:
     step = float(np.median(np.diff(values))) if len(values) > 1 else None
     ends = (float(values[0]), float(values[-1])) if len(values) else (None, None)
     return {"motor": axis.name, "unit": axis.unit, "first": ends[0], "last": ends[1], "points": len(values), "step": step}
+
+
+def _table(kind: Modality, path: str | Path, table: Any) -> dict[str, Any]:
+    """What a table of another program holds, as the modality reads it."""
+    attrs = {str(name): _plain(value) for name, value in table.attrs.items()}
+    stated = attrs.pop("geometry", None)
+    return {
+        "file": str(path),
+        "kind": "table",
+        "modality": kind.name,
+        "shape": {str(name): int(size) for name, size in table["flag"].sizes.items()},
+        "quantities": {
+            str(name): {"unit": v.attrs["units"], "long_name": v.attrs["long_name"], "range": _range(v.values)}
+            for name, v in table.data_vars.items()
+            if name != "flag"
+        },
+        "geometry": json.loads(stated) if isinstance(stated, str) else stated,
+        "metadata": attrs,
+    }
+
+
+def _range(values: np.ndarray) -> list[float] | None:
+    finite = values[np.isfinite(values)]
+    return [float(finite.min()), float(finite.max())] if finite.size else None
+
+
+def is_map_file(path: str | Path) -> bool:
+    """Whether there is a map file at this path."""
+    return _map(Path(path)) is not None
 
 
 def _map(path: Path) -> dict[str, Any] | None:

@@ -11,7 +11,10 @@ LONG = 12  # values of a list that are still shown
 
 def text_of(description: dict[str, Any]) -> str:
     """A description of any kind as text."""
-    writers = {"scans": _scans, "map": _map, "model": _model, "method": _method, "modality": _modality, "program": _program}
+    writers = {
+        "scans": _scans, "map": _map, "table": _table, "model": _model, "method": _method, "modality": _modality,
+        "program": _program,
+    }  # fmt: skip
     return "\n".join(writers[description["kind"]](description))
 
 
@@ -81,6 +84,16 @@ def _map(found: dict[str, Any]) -> list[str]:
     lines += ["", "provenance"]
     lines += [row(name, _pairs(value) if isinstance(value, dict) else str(value), 24) for name, value in attrs.items()]
     return lines
+
+
+def _table(found: dict[str, Any]) -> list[str]:
+    count = ", ".join(f"{size} {name}{'s' if size != 1 else ''}" for name, size in found["shape"].items())
+    lines = [f"{found['file']}: a table of {found['modality']}, {count}", ""]
+    for name, q in found["quantities"].items():
+        ends = f", {q['range'][0]:.6g} to {q['range'][1]:.6g}" if q["range"] else ""
+        lines.append(row(name, f"{q['long_name']}{ends}{' ' + q['unit'] if q['unit'] != '1' else ''}", 24))
+    lines += ["", row("geometry", _pairs(found["geometry"] or {}) or "not stated; give --geometry", 24)]
+    return lines + [row(name, _value(value), 24) for name, value in found["metadata"].items()]
 
 
 def _method(found: dict[str, Any]) -> list[str]:

@@ -10,16 +10,19 @@ and the page need to offer it:
         geometry: DfxmGeometry | None = None,                             # a TOML file
     ) -> xr.Dataset:
 
-The first line of its docstring is its help. What it returns follows the conventions of maps (core.maps); a table is a map whose
-dimension is "domain", "component" or the like. One that writes a file of another kind has a keyword `output: Path` instead and
-returns what it has to say about it, by name. A module may have a second function, `document` (result -> plain values): what
-`--json` shows beside the usual.
+An input of `Scan | xr.Dataset` is either of them: frames, or what has been found in them. Where its modality reads tables of
+other programs (`Modality.tables`), one of those does for a Dataset. The first line of its docstring is its help. What it returns
+follows the conventions of maps (core.maps); a table is a map whose dimension is "domain", "component" or the like. One that
+writes a file of another kind has a keyword `output: Path` instead and returns what it has to say about it, by name. A module may
+have a second function, `document` (result -> plain values): what `--json` shows beside the usual.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import numbers
+import operator
 import reprlib
 import typing
 from collections.abc import Callable
@@ -38,6 +41,8 @@ TAKEN: dict[type, Any] = {
     int: numbers.Integral, float: numbers.Real, str: str | numbers.Real, bool: bool | np.bool_, Path: str | Path,
 }  # fmt: skip
 """What does for an option of each type; True and False are no numbers."""
+SOURCES = ("scan", "map", "scan or map")
+"""Kinds of arguments that are data."""
 WORDS = {
     int: ("an integer", "integers"), float: ("a number", "numbers"), str: ("a word", "words"),
     bool: ("True or False", "times True or False"), Path: ("the path of a file", "paths of files"),
@@ -58,7 +63,7 @@ class Says:
 class Argument:
     """An input or an option of an analysis.
 
-    kind: "scan", "map", "geometry", "output" or "option".
+    kind: "scan", "map", "scan or map", "geometry", "output" or "option".
     type: Of an option: float, int, str, bool, Path or a tuple of these.
     default: `inspect.Parameter.empty` where it must be given.
     several: Whether it is a list.
@@ -120,7 +125,7 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> Argument:
     hint = _without_none(hint)
     several = typing.get_origin(hint) is list
     inner = typing.get_args(hint)[0] if several else hint
-    known = {Scan: "scan", xr.Dataset: "map"}
+    known = {Scan: "scan", xr.Dataset: "map", Scan | xr.Dataset: "scan or map"}
     if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
         if inner not in known:
             raise TypeError(f"input {parameter.name} of an analysis must be a Scan or a Dataset, not {hint}")
@@ -140,7 +145,7 @@ def _without_none(hint: Any) -> Any:
     """The type of an option that may also be None."""
     if typing.get_origin(hint) in (typing.Union, UnionType):
         rest = [one for one in typing.get_args(hint) if one is not type(None)]
-        return rest[0] if len(rest) == 1 else hint
+        return functools.reduce(operator.or_, rest)
     return hint
 
 

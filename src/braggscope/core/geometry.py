@@ -27,10 +27,12 @@ class Geometry:
     """The base of every modality's geometry.
 
     A subclass sets `modality` (the name of its TOML table), declares its fields, and may override `check` for
-    conditions that tie several fields together.
+    conditions that tie several fields together. One that reads calibrations of other programs names the endings of their
+    files in `own_suffixes` and overrides `from_file`.
     """
 
     modality: ClassVar[str]
+    own_suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -46,6 +48,11 @@ class Geometry:
         return ()
 
     @classmethod
+    def needed(cls) -> set[str]:
+        """The fields that have no default."""
+        return {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+
+    @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, where: str = "geometry") -> Self:
         """The geometry with these values.
 
@@ -56,13 +63,18 @@ class Geometry:
             if key not in known:
                 raise InputError(f"{where}: unknown key '{key}' in [{cls.modality}]; known are: {', '.join(known)}")
         for name, field in known.items():
-            if name not in values and field.default is dataclasses.MISSING:
+            if name not in values and name in cls.needed():
                 unit, doc = field.metadata.get("unit", ""), field.metadata.get("doc", "")
                 raise InputError(f"{where}: [{cls.modality}] lacks '{name}' ({doc}{', in ' + unit if unit else ''})")
         try:
             return cls(**values)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """The geometry in a file: TOML, unless the modality reads other kinds. Raises InputError where it cannot be read."""
+        return cls.from_toml(path)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:

@@ -12,13 +12,28 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import one_of
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from .estimator import Estimator
     from .geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The formats of tables (peak lists and the like) of other programs that a modality reads.
+
+    matches: Whether the file at a path is one of them, from its first lines; answers at once.
+    read: The table of such a file, a map whose dimension is "peak" or the like (core.maps); InputError where it is broken.
+    """
+
+    matches: Callable[[str | Path], bool]
+    read: Callable[[str | Path], xr.Dataset]
 
 
 @dataclass(frozen=True, eq=False)  # one object per modality: compared and hashed by identity
@@ -34,6 +49,7 @@ class Modality:
     default_method: Method that `map` takes when none is named.
     calibrate: Function (scan, *, reference, ...) -> Calibration, or None where there is nothing to calibrate.
     views: Name -> function map or frames -> figure; `overview` must be there.
+    tables: The `Tables` that its analyses take beside scans and maps; empty where it has none.
     misfit_hint: What a user may do where a calibrated method's model does not explain the frames, for `map` to say.
     example_geometry: Function () -> Geometry of a published or real experiment, for tests and tutorials.
     example_forward: Function () -> (Forward, params): a small forward model in float64 and values to try it at.
@@ -50,6 +66,7 @@ class Modality:
     default_method: str
     views: Mapping[str, str]
     calibrate: str | None = None
+    tables: str = ""
     misfit_hint: str = ""
     example_geometry: str = ""
     example_forward: str = ""
@@ -64,6 +81,10 @@ class Modality:
     def geometry_class(self) -> type[Geometry]:
         """The Geometry class."""
         return self.load(self.geometry)
+
+    def table_formats(self) -> Tables | None:
+        """The formats of tables that it reads, if any."""
+        return self.load(self.tables) if self.tables else None
 
     def methods(self) -> list[str]:
         """Names of the estimators, without importing them."""

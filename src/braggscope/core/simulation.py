@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,16 @@ class Simulation:
         mean = self.expected(index)
         if self.noise is None:
             return mean.cpu().numpy()
-        drawn = [self.noise.sample(one, _generator(self.seed, int(i))) for one, i in zip(mean.cpu(), index, strict=True)]
-        return torch.stack(drawn).numpy()
+        draw, threads = self.noise.sample, torch.get_num_threads()
+        streams = [_generator(self.seed, int(i)) for i in index]
+        if threads == 1 or len(index) == 1:
+            return torch.stack([draw(one, stream) for one, stream in zip(mean.cpu(), streams, strict=True)]).numpy()
+        torch.set_num_threads(1)  # of each of our threads: torch's own would wait for each other
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                return torch.stack(list(pool.map(draw, mean.cpu(), streams))).numpy()
+        finally:
+            torch.set_num_threads(threads)
 
     def write(self, path: Path) -> None:
         """Write a generic HDF5 scan with its truth (the writer is found by name, as readers are by `core.source`)."""

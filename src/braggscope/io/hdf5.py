@@ -131,9 +131,9 @@ def boxes(start: int, stop: int, shape: tuple[int, ...]) -> Iterator[tuple[slice
     >>> [tuple((s.start, s.stop) for s in box) for box in boxes(2, 8, (3, 4))]
     [((0, 1), (2, 4)), ((1, 2), (0, 4))]
     """
-    if len(shape) == 1:
+    if len(shape) < 2:
         if stop > start:
-            yield (slice(start, stop),)
+            yield (slice(start, stop),) if shape else ()
         return
     inner = math.prod(shape[1:])
     first, last = -(-start // inner), stop // inner

@@ -9,7 +9,8 @@
                                     positions that have a frame
 
 The image stack is, in this order: the one that is asked for, entry/data/data, that of the default NXdata group, the only
-signal of an NXdata group, the only numeric array of three or more dimensions. A plain stack (n, rows, columns) is a line, or
+signal of an NXdata group, the only numeric array of three or more dimensions. An entry without any whose NXdata group shows an
+image (entry/data/data of two dimensions) is a scan of that one frame. A plain stack (n, rows, columns) is a line, or
 fills the grid that is asked for.
 """
 
@@ -32,6 +33,7 @@ from .positions import Placed, from_measured, on_given_grid
 
 OWN = "instrument/braggscope"
 MEASURED = "measured_"
+SMALLEST_IMAGE = 32  # rows and columns below which an array of two dimensions is a table
 _DEPTH = 12  # of groups; links may form rings
 
 
@@ -64,7 +66,7 @@ def find_scans(
     entries = {name: item for name, item in _members(root) if not _is_array(item)} or {path.stem: root}
     if any(_is_stack(item) for _, item in _members(root)):
         entries = {path.stem: root}
-    found = {name: _stacks(entry, identity) for name, entry in entries.items()}
+    found = {name: _stacks(entry, identity) or _image(entry) for name, entry in entries.items()}
     if not any(found.values()):
         there = [f"{where} {tuple(array.shape)}" for where, array, _ in _arrays(root, "", _DEPTH) if array.shape]
         listed = f"; it has: {', '.join(there[:6])}{' ...' if len(there) > 6 else ''}" if there else "; it has no arrays at all"
@@ -147,6 +149,19 @@ def _stacks(entry: Any, identity: Callable[[Any], Any]) -> list[Stack]:
     return list(unique.values())
 
 
+def _image(entry: Any) -> list[Stack]:
+    """The single frame that an entry without stacks is about: the signal of its group `data` or of the one to be shown."""
+    for name in ("data", text(entry.attrs.get("default"))):
+        group = _member(entry, name) if name else None
+        if group is None or _is_array(group):
+            continue
+        signal = text(group.attrs.get("signal")) or "data"
+        item = _member(group, signal)
+        if _is_array(item) and len(item.shape) == 2 and item.dtype.kind in "iuf" and min(item.shape) >= SMALLEST_IMAGE:
+            return [Stack(f"{name}/{signal}", item, group)]
+    return []
+
+
 def _default(entry: Any) -> str:
     """The stack in the group `data` of an entry, or in the group that it says is to be shown."""
     for name in ("data", text(entry.attrs.get("default"))):
@@ -180,6 +195,8 @@ def _placed(stack: Stack, grid: Sequence[int] | None) -> Placed:
     """Axes of the stack and the place of each frame."""
     lead = tuple(int(n) for n in stack.array.shape[:-2])
     count = math.prod(lead)
+    if not lead:  # an image
+        return Placed((Axis("point", np.zeros(1)),), np.arange(1))
     vectors = {n: v for n, v in _members(stack.group) if _is_array(v) and len(v.shape) == 1 and v.dtype.kind in "iuf"}
     unit = {name: text(array.attrs.get("units")) for name, array in vectors.items()}
     positions = {

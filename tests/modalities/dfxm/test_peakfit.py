@@ -15,10 +15,10 @@ from braggscope.core.errors import InputError
 from braggscope.core.maps import flag_counts
 from braggscope.core.noise import Noise
 from braggscope.core.simulation import Simulation
+from braggscope.infer import peak_kernels
 from braggscope.modalities.dfxm.carried import error_covariance
 from braggscope.modalities.dfxm.estimators.peakfit import PeakFit
 from braggscope.modalities.dfxm.forward import RockingCurve
-from braggscope.modalities.dfxm.peaks import kernels as peak_kernels
 from braggscope.modalities.dfxm.peaks import starts as peak_starts
 from braggscope.modalities.dfxm.peaks import table as peak_table
 from braggscope.modalities.dfxm.photon_transfer import DetectorNoise

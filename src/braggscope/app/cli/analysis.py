@@ -15,7 +15,7 @@ import typer
 import typer.core
 import typer.main
 
-from braggscope.core.analysis import Argument, arguments, summary_line
+from braggscope.core.analysis import SOURCES, Argument, arguments, summary_line
 from braggscope.core.errors import InputError
 from braggscope.core.modality import Modality, modalities
 
@@ -100,19 +100,20 @@ def _help(analysis: Callable[..., Any]) -> str:
 def _function(kind: Modality, name: str, analysis: Callable[..., Any]) -> Callable[..., None]:
     """A function whose signature has the inputs, the analysis' own options and the common flags, for typer to read."""
     declared = arguments(analysis)
-    reads_scans = any(one.kind == "scan" for one in declared)
+    reads_scans = any(one.kind in ("scan", "scan or map") for one in declared)
     writes = any(one.kind == "output" for one in declared)
     flags: Flags = {
-        one.name: (_flag(one), inspect.Parameter.empty if one.required else None if one.kind == "map" else one.default)
+        one.name: (_flag(one), inspect.Parameter.empty if one.required else None if one.kind in SOURCES else one.default)
         for one in declared
-        if one.keyword and one.kind in ("option", "map")
+        if one.keyword and one.kind in ("option", "map", "scan or map")
     }
     flags |= {"geometry": (GeometryFile, None)} if any(one.kind == "geometry" for one in declared) else {}
     flags |= OF_SCANS if reads_scans else {}
     flags |= {} if writes else {"csv": (Csv, None)}
-    own = [one.name for one in declared if one.keyword and one.kind in ("option", "map")]
+    own = [one.name for one in declared if one.keyword and one.kind in ("option", "map", "scan or map")]
 
     def command(**given: Any) -> None:
+        given |= _calibration(kind, given)
         inputs = _inputs(kind, declared, given)
         options = {n: given[n] for n in own if given[n] is not None}
         _run(kind, name, inputs, options, given)
@@ -126,14 +127,27 @@ def _function(kind: Modality, name: str, analysis: Callable[..., Any]) -> Callab
     return command
 
 
+def _calibration(kind: Modality, given: dict[str, Any]) -> dict[str, Any]:
+    """--detector FILE, where it is the file of a geometry and not the name of an image stack, is what --geometry is."""
+    word = given.get("detector")
+    if word is None or "geometry" not in given or given["geometry"] is not None:
+        return {}
+    endings = (".toml", *kind.geometry_class().own_suffixes)
+    return {"geometry": Path(word), "detector": None} if Path(word).suffix.lower() in endings else {}
+
+
 def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
 
 
 def _input(one: Argument) -> tuple[Any, Any]:
     """An input file, or several."""
-    word = {"scan": "SCAN", "map": "MAP"}[one.kind]
-    what = {"scan": "Scan: a file, or a folder of frames.", "map": "Map file."}[one.kind]
+    word = {"scan": "SCAN", "map": "MAP", "scan or map": "FILE"}[one.kind]
+    what = {
+        "scan": "Scan: a file, or a folder of frames.",
+        "map": "Map file.",
+        "scan or map": "Scan, map, or table of another program.",
+    }[one.kind]
     hint: Any = list[Path] if one.several else Path
     if not one.required and not one.several:
         hint = Path | None
@@ -151,7 +165,7 @@ def _flag(one: Argument) -> Any:
     text = doc + (f" [{one.says.unit}]" if one.says.unit not in ("", "1") else "")
     if one.says.choices:
         text += f" ({', '.join(map(str, one.says.choices))})"
-    hint = Path if one.kind == "map" else one.type
+    hint = Path if one.kind in SOURCES else one.type
     items = typing.get_args(hint)
     if items[1:] == (Ellipsis,):
         hint = list[items[0]]  # type: ignore[valid-type]
@@ -167,9 +181,20 @@ def _inputs(kind: Modality, declared: list[Argument], given: dict[str, Any]) -> 
         if one.keyword or given[one.name] is None:
             continue
         paths = given[one.name] if one.several else [given[one.name]]
-        for path in paths:
-            found.append(path if one.kind == "map" else _scan(kind, path, given))
+        found += [path if one.kind == "map" else _source(kind, one, path, given) for path in paths]
     return found
+
+
+def _source(kind: Modality, one: Argument, path: Path, given: dict[str, Any]) -> Any:
+    """A scan; or the path of a map or a table, to which the flags of scans do not apply."""
+    from ..analysing import is_scan
+
+    if one.kind == "scan" or is_scan(kind, path):
+        return _scan(kind, path, given)
+    for name, (_, default) in OF_SCANS.items():
+        if given[name] not in (default, [], ()):
+            raise InputError(f"{path} is not a scan; leave out --{name.replace('_', '-')}")
+    return path
 
 
 def _scan(kind: Modality, path: Path, given: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from braggscope.core.errors import InputError
 from .shared import AsJson, Detector, Grid, tell
 
 FileOrNothing = Annotated[
-    Path | None, typer.Argument(help="A scan (file or folder), a map file or a model file.", metavar="[FILE]")
+    Path | None, typer.Argument(help="A scan (file or folder), a map, a table (peak list) or a model file.", metavar="[FILE]")
 ]
 Method = Annotated[str | None, typer.Option("--method", help="List the options of this method.")]
 ModalityOption = Annotated[str | None, typer.Option("--modality", help="List what this modality has.")]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ScanFile = Annotated[Path, typer.Argument(help="Scan: a file, or a folder of frames.", metavar="SCAN")]
 ModelFile = Annotated[Path, typer.Argument(help="Model file.", metavar="MODEL")]
 ScanName = Annotated[str | None, typer.Option("--scan", help="Which of several scans in the file, such as 1.1.")]
-Detector = Annotated[str | None, typer.Option("--detector", help="Which of several image stacks.")]
+Detector = Annotated[str | None, typer.Option("--detector", help="Which of several image stacks; a file is taken as --geometry.")]
 Grid = Annotated[tuple[int, int] | None, typer.Option("--grid", help="Rows and columns of the raster, for a plain stack.")]
 Roi = Annotated[str | None, typer.Option("--roi", help="Rows and columns of the frames to use, as START:STOP,START:STOP.")]
 Binning = Annotated[int, typer.Option("--binning", help="Add up N x N pixels, after the cut.", metavar="N")]
@@ -42,7 +42,10 @@ Correct = Annotated[
     ),
 ]
 ModalityName = Annotated[str | None, typer.Option("--modality", help="The microscopy, where neither file says it.")]
-GeometryFile = Annotated[Path | None, typer.Option("--geometry", help="Geometry (TOML), where the scan does not say it.")]
+GeometryFile = Annotated[
+    Path | None,
+    typer.Option("--geometry", help="Geometry (TOML, or a calibration that the modality reads), where the scan does not say it."),
+]
 Workers = Annotated[int | None, typer.Option("--workers", help="Computing threads; by default all cores.", metavar="N")]
 Device = Annotated[str, typer.Option("--device", help="cpu or cuda, where the method can.")]
 Options = Annotated[

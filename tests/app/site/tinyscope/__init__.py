@@ -11,6 +11,7 @@ MODALITY = Modality(
     phantoms={"ramp": "tinyscope.parts:ramp"},
     default_method="mean",
     views={"overview": "tinyscope.parts:overview", "frame": "tinyscope.parts:frame"},
+    tables="tinyscope.levels:TABLES",
     calibrate="tinyscope.parts:calibrate",
     example_geometry="tinyscope.parts:TinyGeometry",
 )

@@ -22,8 +22,14 @@ class TinyGeometry(Geometry):
     """One number."""
 
     modality: ClassVar[str] = "tiny"
+    own_suffixes: ClassVar[tuple[str, ...]] = (".gain",)
     gain: float = quantity("count", low=0.1, high=10, default=1.0, doc="counts per photon")
     image_file: str | None = None
+
+    @classmethod
+    def from_file(cls, path):
+        """A file of another program holds the number alone."""
+        return cls(float(Path(path).read_text())) if Path(path).suffix in cls.own_suffixes else cls.from_toml(path)
 
 
 def ramp(geometry, *, shape, frame_shape=(5, 4), seed=0, peak=9.0, noise=POISSON, flat=0.0):

@@ -20,10 +20,10 @@ from braggscope.core.errors import InputError
 from braggscope.core.estimator import PerPixel, State, motor_positions, option
 from braggscope.core.maps import Quantity
 from braggscope.core.source import Source
+from braggscope.infer.peak_kernels import GAUSSIAN, LORENTZIAN, PSEUDO_VOIGT, per_peak
 from braggscope.infer.runtime import in_threads
 
 from ..peaks import search
-from ..peaks.kernels import GAUSSIAN, LORENTZIAN, PSEUDO_VOIGT, per_peak
 from ..peaks.table import Layout, describe, stronger_first
 from ..photon_transfer import DetectorNoise, believed, gain_from, sampled_curves
 

@@ -18,7 +18,17 @@ import math
 
 import numpy as np
 
-from .kernels import cholesky, climb, compiled, compiled_small, model, per_peak, per_peak_compiled, weigh, workspace
+from braggscope.infer.peak_kernels import (
+    climb,
+    compiled,
+    covariance,
+    model,
+    per_peak,
+    per_peak_compiled,
+    weigh,
+    workspace,
+)  # fmt: skip
+
 from .starts import CROSS, NARROWEST, add_at_residual, bounds_of, clusters, first_peak, own_bounds, smooth
 
 STEPS, TRIES = 60, 4  # of a fit, and of each way to add a peak
@@ -38,35 +48,6 @@ def log_prior(x: np.ndarray) -> float:
     length = np.ptp(x, axis=1) + 1
     cross = len(x) * (len(x) - 1) / 2
     return float(np.log(2 * length).sum() + np.log(np.log(2 * length / NARROWEST)).sum() + cross * math.log(2 * CROSS))
-
-
-@compiled_small
-def covariance(info, free, size, root, out):  # type: ignore[no-untyped-def]
-    """Inverse of the information of the free parameters (lower triangle given), NaN elsewhere; its log determinant, or -inf."""
-    if not cholesky(info, free, size, 0.0, root):
-        for a in range(size):
-            for b in range(size):
-                out[a, b] = math.nan
-        return -math.inf
-    product = 1.0
-    for b in range(size):  # column b of the inverse root, in place of row b of the upper triangle
-        product *= root[b, b]
-        for a in range(b, size):
-            s = 1.0 if a == b else 0.0
-            for k in range(b, a):
-                s -= root[a, k] * out[b, k]
-            out[b, a] = s * root[a, a]
-    for a in range(size):
-        for b in range(a + 1):
-            s = 0.0
-            for k in range(a, size):
-                s += out[a, k] * out[b, k]
-            root[a, b] = s
-    for a in range(size):
-        for b in range(a + 1):
-            value = root[a, b] if free[a] and free[b] else math.nan
-            out[a, b] = out[b, a] = value
-    return 2 * math.log(product)
 
 
 @compiled

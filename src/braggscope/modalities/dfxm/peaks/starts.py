@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from .kernels import PSEUDO_VOIGT, compiled, per_peak_compiled
+from braggscope.infer.peak_kernels import PSEUDO_VOIGT, compiled, per_peak_compiled
 
 LLOYD = 8  # rounds of k-means
 NARROWEST, CROSS = 0.2, 6.0  # least s in steps; largest |c|

@@ -1,4 +1,4 @@
-"""From fitted parameters (kernels.py) to quantities: positions, widths, covariances, amplitudes and their errors."""
+"""From fitted parameters (infer/peak_kernels.py) to quantities: positions, widths, covariances, amplitudes and their errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layout:
-    """Which parameter is which (see kernels.py).
+    """Which parameter is which (see infer/peak_kernels.py).
 
     motors: Number of scan motors.  base: Parameters before the first peak.  each: Parameters of a peak.
     """

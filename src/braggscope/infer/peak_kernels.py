@@ -1,12 +1,12 @@
-"""Compiled fits of one to three peaks to the curve of a pixel over one to three motors; single-threaded, without the interpreter
-lock (infer.runtime runs them).
+"""Compiled fits of peaks over one to three coordinates (motors of a scan, rows and columns of a frame); single-threaded, without
+the interpreter lock (infer.runtime runs them).
 
     counts = background (+ slopes . x) + sum_k amplitude_k shape(t_k),     t = (x - centre) / s     along each motor
 
-with coordinates x in steps from the middle of the scan. Over one motor the shape is a Gaussian exp(-t^2 / 2), a Lorentzian
-1 / (1 + t^2 / 2 ln 2) of the same full width at half maximum, or a pseudo-Voigt (1 - eta) G + eta L (Wertheim et al. 1974). Over
-several it is the Gaussian exp(-|u|^2 / 2) with u_1 = t_1, u_2 = t_2 - c_21 t_1, u_3 = t_3 - c_31 t_1 - c_32 t_2: any s > 0 and
-any c give a positive covariance, so that none has to be kept positive.
+with coordinates x, called motors here, in steps from the middle. Over one motor the shape is a Gaussian exp(-t^2 / 2), a
+Lorentzian 1 / (1 + t^2 / 2 ln 2) of the same full width at half maximum, or a pseudo-Voigt (1 - eta) G + eta L (Wertheim et al.
+1974). Over several it is the Gaussian exp(-|u|^2 / 2) with u_1 = t_1, u_2 = t_2 - c_21 t_1, u_3 = t_3 - c_31 t_1 - c_32 t_2: any
+s > 0 and any c give a positive covariance, so that none has to be kept positive.
 
 Parameters in order: background, slopes (where there are any); then for each peak amplitude, centres, ln s, c, and eta.
 
@@ -289,6 +289,35 @@ def climb(theta, counts, valid, x, base, peaks, shape, bounds, noise, steps, goa
         old = weigh(weight, valid, expected, noise, counts, False)
         normal_equations(counts, expected, weight, jacobian, size, info, slope, room)
     return old, converged
+
+
+@compiled_small
+def covariance(info, free, size, root, out):  # type: ignore[no-untyped-def]
+    """Inverse of the information of the free parameters (lower triangle given), NaN elsewhere; its log determinant, or -inf."""
+    if not cholesky(info, free, size, 0.0, root):
+        for a in range(size):
+            for b in range(size):
+                out[a, b] = math.nan
+        return -math.inf
+    product = 1.0
+    for b in range(size):  # column b of the inverse root, in place of row b of the upper triangle
+        product *= root[b, b]
+        for a in range(b, size):
+            s = 1.0 if a == b else 0.0
+            for k in range(b, a):
+                s -= root[a, k] * out[b, k]
+            out[b, a] = s * root[a, a]
+    for a in range(size):
+        for b in range(a + 1):
+            s = 0.0
+            for k in range(a, size):
+                s += out[a, k] * out[b, k]
+            root[a, b] = s
+    for a in range(size):
+        for b in range(a + 1):
+            value = root[a, b] if free[a] and free[b] else math.nan
+            out[a, b] = out[b, a] = value
+    return 2 * math.log(product)
 
 
 class Space(NamedTuple):

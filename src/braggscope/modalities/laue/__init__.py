@@ -1,0 +1,25 @@
+"""White-beam Laue microdiffraction: grains, their orientation and strain, from patterns that mix several of them."""
+
+from braggscope.core.modality import Modality
+
+_HERE = "braggscope.modalities.laue"
+
+MODALITY = Modality(
+    name="laue",
+    summary="a white beam is rastered over a polycrystal; one frame full of spots per position: grains, orientation, strain",
+    package=_HERE,
+    geometry=f"{_HERE}.geometry:LaueGeometry",
+    forward=f"{_HERE}.forward:LauePattern",
+    phantoms={name: f"{_HERE}.phantoms.film:{name}" for name in ("film", "polycrystal", "single")},
+    tables=f"{_HERE}.files:TABLES",
+    calibrate=f"{_HERE}.calibrate:calibrate",
+    default_method="intensity",
+    views={
+        **{name: f"{_HERE}.views.overview:{name}" for name in ("overview", "pattern")},
+        "grains": f"{_HERE}.views.grains:grains",
+    },
+    example_geometry=f"{_HERE}.geometry:film",
+    example_forward=f"{_HERE}.forward:example",
+    example_phantom={"shape": (18, 20), "frame_shape": (60, 50), "step": 0.2},
+    example_options={"indexing": {"within": 0.3, "sample": 40}},  # the example's pixels are huge
+)

@@ -1,0 +1,1 @@
+"""Analyses of Laue patterns and maps, one a file."""

@@ -1,0 +1,1 @@
+"""Samples whose grains are known, and scans of them, for simulation."""

@@ -1,0 +1,1 @@
+"""Maps and patterns as figures, one subject to a file."""
