@@ -71,6 +71,18 @@ def random_density(angle_deg: np.ndarray, rotations: np.ndarray) -> np.ndarray:
     return np.asarray(len(rotations) * (1 - np.cos(w)) / 180 * inside)
 
 
+def random_mean(rotations: np.ndarray) -> float:
+    """Mean misorientation angle of random pairs, deg.
+
+    >>> from braggscope.physics.crystals import crystal_of
+    >>> round(random_mean(crystal_of("Au").rotations), 1)  # Mackenzie & Thomson 1957: 40 deg 44'
+    40.7
+    """
+    middle = np.arange(0.05, 180, 0.1)
+    density = random_density(middle, rotations)
+    return float(middle @ density / density.sum())
+
+
 def means(u: np.ndarray, group: np.ndarray, count: int, rotations: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The mean orientation of each group, shape (group, 3, 3): every member as the equivalent nearest to the mean, then the rotation
     nearest to the weighted sum of matrices (Moakher 2002, SIAM J. Matrix Anal. Appl. 24, 1).
