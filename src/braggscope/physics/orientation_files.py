@@ -135,7 +135,7 @@ def read(path: Path) -> Points:
     from orix.io import load
 
     try:
-        made = load(str(path))
+        made = load(str(path), **({"autogen_names": False} if path.suffix.lower() == ".ang" else {}))  # else it prints
     except Exception as error:  # orix has many ways to fail on a file that is not as it should be
         raise ValueError(f"{path} cannot be read as a map of EBSD ({' '.join(str(error).split()) or type(error).__name__})") from None
     indexed = np.asarray(made.is_indexed)
