@@ -18,7 +18,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.optimize import minimize
 
-BLUR = 0.2  # of a grain size
+BLUR = 0.15  # of a grain size
 TRIED = 4  # placements that are refined
 APART_DEG = 20.0  # turn between placements that are different ones
 LARGEST = 160  # points along a side of the images of the search

@@ -15,12 +15,13 @@ from braggscope.plot.panels import maps_figure
 SIGNED = tuple(f"strain_{n}" for n in ("xx", "yy", "zz", "yz", "xz", "xy"))
 
 
-def overview(dataset: xr.Dataset, scan: Any = None) -> Figure:
-    """Every quantity of a map beside its error; grains in colours of their own."""
+def overview(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
+    """Every quantity of a map beside its error; None for tables of curves and distributions, which have views of their own."""
+    if dataset["flag"].dims in (("direction",), ("measure",)):
+        return None
     names = [n for n in quantity_names(dataset) if n not in ("grain", "red", "green", "blue", "reduced_deviance")]
-    over = [n for n in names if dataset[n].dims == dataset["flag"].dims]
-    figure = maps_figure(dataset, over, signed=SIGNED, title="laue")
-    return figure
+    over = [n for n in names if dataset[n].dims == dataset["flag"].dims and dataset[n].dtype.kind in "iuf"]
+    return maps_figure(dataset, over or ["flag"], signed=SIGNED, title="laue")
 
 
 def pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
