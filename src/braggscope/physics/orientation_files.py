@@ -1,8 +1,8 @@
 """Orientation maps as orix has them, and as the files .ang (EDAX) and .ctf (Oxford) of EBSD have them.
 
 A map is a rectangle of passive rotations, from the frame of the sample to that of the crystal (x along a, z along c*), with the
-places of its points. Files hold Bunge's angles: .ang in radians with five decimals (0.0006 deg), .ctf in degrees with four. Points
-without orientation are not indexed: confidence -1 in .ang, phase 0 in .ctf. Reading is by orix, and so is writing of .ang.
+places of its points. Files hold Bunge's angles: .ang in radians with five decimals (0.0006 deg), .ctf in degrees with four.
+Points without orientation are not indexed: confidence -1 in .ang, phase 0 in .ctf. Reading is by orix, and so is writing of .ang.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def read(path: Path) -> Points:
     try:
         made = load(str(path), **({"autogen_names": False} if path.suffix.lower() == ".ang" else {}))  # else it prints
     except Exception as error:  # orix has many ways to fail on a file that is not as it should be
-        raise ValueError(f"{path} cannot be read as a map of EBSD ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise ValueError(
+            f"{path} cannot be read as a map of EBSD ({' '.join(str(error).split()) or type(error).__name__})"
+        ) from None
     indexed = np.asarray(made.is_indexed)
     if not indexed.any():
         raise ValueError(f"{path} has no indexed point")
@@ -152,4 +154,6 @@ def read(path: Path) -> Points:
     x, y = place
     lattice = tuple(float(v) for v in crystal.structure.lattice.abcABG())
     name = str(crystal.name)
-    return Points(made.rotations.to_matrix().reshape(-1, 3, 3), x, y, known, indexed & ~known, name, lattice, crystal.point_group.laue.name)
+    return Points(
+        made.rotations.to_matrix().reshape(-1, 3, 3), x, y, known, indexed & ~known, name, lattice, crystal.point_group.laue.name
+    )

@@ -59,7 +59,11 @@ def colour_panel(ax: Axes, colours: np.ndarray, over: xr.DataArray, *, title: st
     colours: sRGB from 0 to 1, shape (*over.shape, 3).
     """
     ax.imshow(
-        colours, origin="lower" if "row" not in over.dims else "upper", aspect=_aspect(over), extent=_extent(over), interpolation="nearest"
+        colours,
+        origin="lower" if "row" not in over.dims else "upper",
+        aspect=_aspect(over),
+        extent=_extent(over),
+        interpolation="nearest",
     )
     ax.set_ylabel(_axis_label(over, 0))
     ax.set_xlabel(_axis_label(over, 1))

@@ -51,7 +51,8 @@ class Regions:
 
 
 def labels_of(dataset: xr.Dataset, *, threshold_deg: float = 5.0, material: str | None = None) -> np.ndarray:
-    """The label of each point, 0 for none: `grain`, or, of a map without, regions whose neighbours differ by less than a threshold.
+    """The label of each point, 0 for none: `grain`, or, of a map without, regions whose neighbours differ by less than a
+    threshold.
 
     Raises InputError where the map has neither labels nor orientations, or is not over two axes.
     """
@@ -64,7 +65,9 @@ def labels_of(dataset: xr.Dataset, *, threshold_deg: float = 5.0, material: str 
     elif ORIENTATION[0] in dataset:
         found = segmented(matrices_of(dataset), crystal_of_map(dataset, material), threshold_deg)
     else:
-        raise InputError("the map must have `grain` or `orientation_x`, `_y`, `_z`; it has: " + ", ".join(map(str, dataset.data_vars)))
+        raise InputError(
+            "the map must have `grain` or `orientation_x`, `_y`, `_z`; it has: " + ", ".join(map(str, dataset.data_vars))
+        )
     if not found.any():
         raise InputError("the map has no point with a grain")
     return found
@@ -183,7 +186,9 @@ def normal_of(dataset: xr.Dataset) -> np.ndarray:
     return np.asarray(surface_normal(geometry))
 
 
-def grain_map(orientation: np.ndarray, crystal: Crystal, y: np.ndarray, x: np.ndarray, label: np.ndarray | None = None) -> xr.Dataset:
+def grain_map(
+    orientation: np.ndarray, crystal: Crystal, y: np.ndarray, x: np.ndarray, label: np.ndarray | None = None
+) -> xr.Dataset:
     """A map of orientations.
 
     orientation: U, NaN where there is none, shape (y, x, 3, 3).  y, x: um.  label: Of grains, 0 for none.

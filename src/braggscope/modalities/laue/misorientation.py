@@ -1,7 +1,7 @@
 """Misorientations of crystals: the smallest rotation between two lattices, its distribution for random ones, means, twins.
 
-U takes the crystal frame to the laboratory (or the sample). Two lattices U_a and U_b differ by U_a^T U_b in the crystal frame of a;
-of all equivalents S_i U_a^T U_b S_j with S of the Laue class the misorientation is that with the smallest angle w,
+U takes the crystal frame to the laboratory (or the sample). Two lattices U_a and U_b differ by U_a^T U_b in the crystal frame of
+a; of all equivalents S_i U_a^T U_b S_j with S of the Laue class the misorientation is that with the smallest angle w,
 cos w = (trace - 1) / 2 (Grimmer 1974, Acta Cryst. A 30, 685). The angle is the same for U_a^T U_b S_j alone.
 """
 
@@ -55,8 +55,8 @@ def random_density(angle_deg: np.ndarray, rotations: np.ndarray) -> np.ndarray:
     """Probability density, per degree, of the misorientation angle of random pairs (of cubic crystals: Mackenzie 1958).
 
     p(w) = N (1 - cos w) / 180 f(w): the density of rotation angles, times the part f of axes n on which w is the smallest of
-    all N equivalents: |n . a| tan(w/2) <= tan(alpha/4) for each operation by alpha about a (the cell of Rodrigues' space about 0).
-    Mackenzie 1958, Biometrika 45, 229; Morawiec 2004, Orientations and Rotations, sec. 7. f is averaged over 20 000 axes.
+    all N equivalents: |n . a| tan(w/2) <= tan(alpha/4) for each operation by alpha about a (the cell of Rodrigues' space about
+    0). Mackenzie 1958, Biometrika 45, 229; Morawiec 2004, Orientations and Rotations, sec. 7. f is averaged over 20 000 axes.
     """
     operations = Rotation.from_matrix(rotations).as_rotvec()
     turn = np.linalg.norm(operations, axis=1)
@@ -84,8 +84,10 @@ def random_mean(rotations: np.ndarray) -> float:
 
 
 def means(u: np.ndarray, group: np.ndarray, count: int, rotations: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The mean orientation of each group, shape (group, 3, 3): every member as the equivalent nearest to the mean, then the rotation
-    nearest to the weighted sum of matrices (Moakher 2002, SIAM J. Matrix Anal. Appl. 24, 1).
+    """The mean orientation of each group, shape (group, 3, 3).
+
+    Every member is taken as the equivalent nearest to the mean; then the rotation nearest to the weighted sum of matrices
+    (Moakher 2002, SIAM J. Matrix Anal. Appl. 24, 1).
 
     u: Orientations, shape (member, 3, 3).  group: Number of each member's group, from 0.  weight: Of each member.
     """

@@ -68,7 +68,14 @@ class Labelled:
 
 
 def registered(
-    one: Labelled, other: Labelled, *, turns_deg: Sequence[float], within_deg: float, scale: float, scale_within: float, mirror: bool
+    one: Labelled,
+    other: Labelled,
+    *,
+    turns_deg: Sequence[float],
+    within_deg: float,
+    scale: float,
+    scale_within: float,
+    mirror: bool,
 ) -> tuple[Placement, float, float]:
     """How the one map lies in the other, the correlation of the boundaries, and that of the best placement turned otherwise.
 
@@ -140,7 +147,8 @@ def _best_shift(
     from skimage.registration import phase_cross_correlation
 
     placed = Placement((0.0, 0.0), turn, scale, mirror)
-    corners = np.abs(placed.places(*(np.array([-1, 1, -1, 1]) * s / 2 * w for s, w in zip(_spans(one), (1, np.array([1, 1, -1, -1])), strict=True))))
+    tall, wide = (span / 2 for span in _spans(one))
+    corners = np.abs(placed.places(np.array([tall, tall]), np.array([wide, -wide])))  # the other two are opposite
     half = [max(float(c.max()), s / 2) for c, s in zip(corners, _spans(other), strict=True)]
     pixel = max(min(*one.steps, *other.steps) * scale, 2 * max(half) / LARGEST)
     y, x = (np.arange(-(n := math.ceil(h / pixel)), n + 1) * pixel for h in half)
@@ -162,7 +170,9 @@ def _agreement(one: Labelled, other: Labelled, images: Sequence[tuple[np.ndarray
     index = other.indices(*placed.places(*one.places))
     there = map_coordinates(images[1][0], index, order=1, cval=np.nan)
     common = (one.label > 0) & np.isfinite(there)
-    least = LEAST_OVERLAP * min((one.label > 0).sum(), (other.label > 0).sum() * math.prod(other.steps) / placed.scale**2 / math.prod(one.steps))
+    least = LEAST_OVERLAP * min(
+        (one.label > 0).sum(), (other.label > 0).sum() * math.prod(other.steps) / placed.scale**2 / math.prod(one.steps)
+    )
     if common.sum() < max(least, 3):
         return -1.0
     a, b = images[0][0][common], there[common]

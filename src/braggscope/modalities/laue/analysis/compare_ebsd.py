@@ -3,12 +3,14 @@
 The map of EBSD is laid over the map by its boundaries alone (`registration`): no orientation is used, so that the agreement of
 orientations afterwards is a test. Then, at the points of the map that both have:
 
-- adjusted Rand index of the labels (Hubert & Arabie 1985, J. Classif. 2, 193): 1 for the same grains, 0 on average for labels at
-  random; its error by drawing grains of EBSD;
-- pairs of neighbouring points with a boundary of EBSD between them that have one in the map, and the other way; beside each the part
-  that would have one by chance;
-- misorientations, after the turn between the frames of the two maps: the one that the largest number of grain pairs agree on, found from the
-  grains alone (each pair and each operation of the Laue class gives a candidate), then averaged over those within three medians.
+- adjusted Rand index of the labels (Hubert & Arabie 1985, J. Classif. 2, 193), 1 for the same grains; its error by drawing grains
+  of EBSD. It is 0 for points labelled at random, but not for a map that has nothing to do with EBSD, since grains that lie
+  anywhere overlap: `rand_index_by_chance` is that of the map against EBSD shifted by more than two grains, round the edges;
+- pairs of neighbouring points with a boundary of EBSD between them that have one in the map, and the other way; beside each the
+  part that would have one by chance;
+- misorientations, after the turn between the frames of the two maps: the one that the largest number of grain pairs agree on,
+  found from the grains alone (each pair and each operation of the Laue class gives a candidate), then averaged over those within
+  three medians.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from ..registration import Labelled, registered, sampled
 from .two_point import two_point
 
 DRAWS = 200
+SHIFTS = 20
 VOTERS = 12  # grain pairs that propose a turn between the frames
 FEWEST_PAIRS = 4
 HARDLY = 1.3  # times the correlation of the next best turn, below which the registration is in doubt
@@ -80,13 +83,13 @@ def compare_ebsd(
     ours, theirs = np.where(common, one.label, 0), np.where(common, theirs, 0)
     attrs |= _agreement(ours, theirs, np.random.default_rng(0))
     said = [] if not score < HARDLY * next_best else [
-        f"the boundaries agree hardly better than at another turn ({score:.2f} against {next_best:.2f}): the registration is in doubt"
+        f"the registration is in doubt: boundaries agree hardly better than at another turn ({score:.2f}, {next_best:.2f})"
     ]  # fmt: skip
     if all(name in m for name in ORIENTATION for m in (dataset, ebsd)):
         crystal = crystal_of_map(dataset, material)
         turned = sampled(matrices_of(ebsd), other, *places, fill=math.nan)
         angle, more = _misorientations(matrices_of(dataset), turned, ours, theirs, crystal)
-        found["misorientation"] = (dims, angle, _said("deg", "misorientation of the two maps after the turn between their frames"))
+        found["misorientation"] = (dims, angle, _said("deg", "misorientation of the two maps, frames turned to agree"))
         attrs |= more
         if "frame_turn_deg" not in more:
             said.append("too few grains are the same in both maps to compare their orientations")
@@ -128,18 +131,37 @@ def _check(turns: tuple[float, ...], within: float, scale: float, scale_within: 
 def _agreement(ours: np.ndarray, theirs: np.ndarray, random: np.random.Generator) -> dict[str, float]:
     """Rand index and boundaries of labels on common points (0 elsewhere)."""
     there = ours > 0
-    a, b = (np.unique(v[there], return_inverse=True)[1] for v in (ours, theirs))
-    table = np.zeros((b.max() + 1, a.max() + 1))
-    np.add.at(table, (b, a), 1)
-    drawn = []
+    table = _table(theirs[there], ours[there])
+    drawn, shifted = [], []
+    for shift in _elsewhere(ours, random):
+        moved = np.roll(theirs, shift, (0, 1))
+        both = there & (moved > 0)
+        shifted.append(float(rand_index(_table(moved[both], ours[both]))))
     for weight in random.multinomial(len(table), np.full(len(table), 1 / len(table)), DRAWS):
         drawn.append(float(rand_index(np.repeat(table, weight, axis=0))))
-    found = {"rand_index": float(rand_index(table)), "rand_index_std": float(np.std(drawn))}
+    found = {"rand_index": float(rand_index(table)), "rand_index_std": float(np.std(drawn)),
+             "rand_index_by_chance": float(np.mean(shifted)) if shifted else math.nan}  # fmt: skip
     mine, real = (_crossed(label)[_paired(ours)] for label in (ours, theirs))
     for name, of, near in (("found", real, mine), ("right", mine, real)):
         found[f"boundaries_{name}"] = float(near[of].mean()) if of.any() else math.nan
         found[f"boundaries_{name}_by_chance"] = float(near.mean()) if near.size else math.nan
     return found
+
+
+def _table(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How many points have each pair of labels."""
+    a, b = (np.unique(v, return_inverse=True)[1] for v in (one, other))
+    table = np.zeros((a.max(initial=0) + 1, b.max(initial=0) + 1))
+    np.add.at(table, (a, b), 1)
+    return table
+
+
+def _elsewhere(label: np.ndarray, random: np.random.Generator) -> list[tuple[int, int]]:
+    """Shifts by more than two grains along both axes; none where the map is too small."""
+    least = math.ceil(2 * math.sqrt((label > 0).sum() / len(np.unique(label[label > 0]))))
+    if min(label.shape) <= 2 * least:
+        return []
+    return [tuple(int(random.integers(least, n - least + 1)) for n in label.shape) for _ in range(SHIFTS)]  # type: ignore[misc]
 
 
 def _crossed(label: np.ndarray) -> np.ndarray:
@@ -171,12 +193,13 @@ def _misorientations(
     vector = np.rad2deg(Rotation.from_matrix(turn).as_rotvec())
     return angle, {
         "frame_turn_deg": " ".join(f"{c:.5g}" for c in vector), "same_grains": len(pairs),
-        "median_misorientation_of_grains_deg": float(np.median(away)), "median_misorientation_deg": float(np.median(angle[known])),
+        "median_misorientation_of_grains_deg": float(np.median(away)),
+        "median_misorientation_deg": float(np.median(angle[known])),
     }  # fmt: skip
 
 
 def _same_grains(ours: np.ndarray, theirs: np.ndarray, known: np.ndarray) -> list[np.ndarray]:
-    """Points of pairs of grains that are the same: each is the other's largest overlap, of three points or more; largest first."""
+    """Points of pairs of grains that are the same, each the other's largest overlap, of three points or more; largest first."""
     a, b = ours[known], theirs[known]
     pairs, count = np.unique(np.stack([a, b], 1), axis=0, return_counts=True)
     best = [{}, {}]  # type: list[dict[int, int]]
@@ -212,7 +235,13 @@ def _sizes(ours: np.ndarray, theirs: np.ndarray, steps: tuple[float, float]) -> 
         axes = {n: (n, step * np.arange(size), {"units": "um"}) for n, step, size in zip("yx", steps, label.shape, strict=True)}
         width = two_point(xr.Dataset({"grain": (("y", "x"), label), "flag": (("y", "x"), np.where(label > 0, 0, 1))}, axes)).attrs
         size = math.sqrt(points.mean() * math.prod(steps)) if len(points) else math.nan
-        rows.append([len(points), size, *(width[n] for n in ("fwhm_x_um", "fwhm_x_um_std", "fwhm_y_um", "fwhm_y_um_std", "anisotropy", "anisotropy_std"))])
+        rows.append(
+            [
+                len(points),
+                size,
+                *(width[n] for n in ("fwhm_x_um", "fwhm_x_um_std", "fwhm_y_um", "fwhm_y_um_std", "anisotropy", "anisotropy_std")),
+            ]
+        )
     said = {
         "grains": ("1", "grains of three points or more"), "grain_size": ("um", "root of the mean area"),
         "fwhm_x": ("um", "FWHM of the two-point correlation along x"), "fwhm_x_std": ("um", "standard deviation of fwhm_x"),

@@ -1,8 +1,8 @@
 """Export of a map to programs for EBSD: a file .ang or .ctf with one orientation per point.
 
-Euler angles and coordinates are both in the frame of the sample: x along the map's x (along the beam, uphill), y along its y, z the
-normal of the surface, z = x cross y. Nothing has to be turned before directions are drawn over the map. The laboratory is turned by
-the tilt of the sample about y, and by the roll of the geometry about the beam.
+Euler angles and coordinates are both in the frame of the sample: x along the map's x (along the beam, uphill), y along its y, z
+the normal of the surface, z = x cross y. Nothing has to be turned before directions are drawn over the map. The laboratory is
+turned by the tilt of the sample about y, and by the roll of the geometry about the beam.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ equivalent nearest to the mean. Where the map has errors, points with smaller on
 root mean square of theirs: neighbouring points share the light of one beam, so that their errors are taken as common, not as
 independent.
 
-A boundary is where two grains touch. Its length is the hypotenuse of its edges along y and along x, right for a straight one at any
-angle; the number of edges alone is up to 1.41 times too large. Its misorientation is that of the two mean orientations, with the
-smallest angle of all equivalents (`misorientation`); a Sigma 3 boundary of a cubic crystal is one within 15 deg / sqrt(3) of 60
-deg about [111] (Brandon 1966, Acta Metall. 14, 1479).
+A boundary is where two grains touch. Its length is the hypotenuse of its edges along y and along x, right for a straight one at
+any angle; the number of edges alone is up to 1.41 times too large. Its misorientation is that of the two mean orientations, with
+the smallest angle of all equivalents (`misorientation`); a Sigma 3 boundary of a cubic crystal is one within 15 deg / sqrt(3) of
+60 deg about [111] (Brandon 1966, Acta Metall. 14, 1479).
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ from braggscope.core.maps import carried_flag
 from braggscope.physics.crystals import Crystal
 
 from ..grain_maps import (
-    LEAST, ORIENTATION, Regions, crystal_attribute, crystal_of_map, labels_of, matrices_of, regions_of, steps_um, two_axes,
+    LEAST,
+    ORIENTATION,
+    Regions,
+    crystal_attribute,
+    crystal_of_map,
+    labels_of,
+    matrices_of,
+    regions_of,
+    steps_um,
+    two_axes,
     whole_or_all,
 )  # fmt: skip
 from ..indexing.indexed import rotation_vectors
@@ -143,7 +152,11 @@ def _averages(dataset: xr.Dataset, regions: Regions) -> dict[str, Any]:
         said = str(dataset[name].attrs.get("long_name", name))
         found[f"mean_{name}"] = ("grain", mean, _said(str(dataset[name].attrs.get("units", "1")), f"mean {said}"))
         if std is not None:
-            found[f"mean_{name}_std"] = ("grain", error, _said(str(dataset[name].attrs.get("units", "1")), f"standard deviation of mean_{name}"))
+            found[f"mean_{name}_std"] = (
+                "grain",
+                error,
+                _said(str(dataset[name].attrs.get("units", "1")), f"standard deviation of mean_{name}"),
+            )
     return found
 
 
@@ -164,7 +177,9 @@ def _mean(values: np.ndarray, std: np.ndarray | None, regions: Regions) -> tuple
 def _orientations(dataset: xr.Dataset, regions: Regions, crystal: Crystal) -> tuple[np.ndarray, dict[str, Any]]:
     """Mean orientation of each grain, NaN where none is known, and the columns of the table."""
     u = matrices_of(dataset)
-    stds = np.stack([dataset[f"{n}_std"].values if f"{n}_std" in dataset else np.full(u.shape[:2], np.nan) for n in ORIENTATION], -1)
+    stds = np.stack(
+        [dataset[f"{n}_std"].values if f"{n}_std" in dataset else np.full(u.shape[:2], np.nan) for n in ORIENTATION], -1
+    )
     errors = bool(np.isfinite(stds).all(-1).any())
     use = np.isfinite(u).all((-2, -1)) & (regions.number > 0)
     if errors:
@@ -213,10 +228,10 @@ def _misorientations(
         off[known] = from_twin(between[known], crystal.rotations)
         table["from_sigma_3"] = ("boundary", off, _said("deg", "angle from the Sigma 3 misorientation, 60 deg about [111]"))
         twin = off <= BRANDON_DEG / math.sqrt(3)
-        share, number = float(length[twin].sum() / total) if total > 0 else math.nan, int(known.sum())
+        share, number, twins = float(length[twin].sum() / total) if total > 0 else math.nan, int(known.sum()), int(twin.sum())
         attrs |= {
-            "sigma_3_of_length": share, "sigma_3_of_boundaries": twin.sum() / max(number, 1),
-            "sigma_3_of_boundaries_std": math.sqrt((twin.sum() + 1) * (number - twin.sum() + 1) / (number + 2) ** 2 / (number + 3)),
+            "sigma_3_of_length": share, "sigma_3_of_boundaries": twins / max(number, 1),
+            "sigma_3_of_boundaries_std": math.sqrt((twins + 1) * (number - twins + 1) / (number + 2) ** 2 / (number + 3)),
         }  # fmt: skip
     return table, attrs
 

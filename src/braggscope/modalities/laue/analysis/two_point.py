@@ -68,9 +68,11 @@ def two_point(
         columns[f"pairs_{name}"] = ("distance", pairs.sum(1)[at].min(-1), _said("1", f"pairs of points along {name}"))
         widths.append(full_width(distance, curve))
         replicas.append([full_width(distance, one) for one in curves])
-    table = _directions(list(names), list(names.values()), np.array(widths), np.array(replicas), len(np.unique(label[label > 0])))
+    table = _directions(list(names.values()), np.array(widths), np.array(replicas), len(np.unique(label[label > 0])))
     length = {"units": "um", "long_name": "distance between the two points"}
-    made = xr.Dataset(columns | table | _plane(label, (dy, dx), most), {"distance": ("distance", distance, length)})
+    made = xr.Dataset(
+        columns | table | _plane(label, (dy, dx), most), {"distance": ("distance", distance, length), "direction": list(names)}
+    )
     made.attrs = _summary(np.array(widths), np.array(replicas)) | {"grains": len(np.unique(label[label > 0]))}
     return made
 
@@ -146,13 +148,12 @@ def _drawn(same: np.ndarray, pairs: np.ndarray, label: np.ndarray, random: np.ra
 
 
 def _directions(
-    names: list[str], angles: list[float], widths: np.ndarray, replicas: np.ndarray, grains: int
+    angles: list[float], widths: np.ndarray, replicas: np.ndarray, grains: int
 ) -> dict[str, tuple[str, Any, dict[str, Any]]]:
     """The table of widths."""
     flag = np.where(np.isfinite(widths), 0, 1) | (2 if grains < FEW_GRAINS else 0)
     about = {"long_name": "why a width is missing or doubtful (0 = good)", "flag_masks": np.array(list(FLAGS), np.int32)}
     return {
-        "name": ("direction", np.array(names), _said("", "direction")),
         "angle": ("direction", np.array(angles), _said("deg", "direction, from x towards y")),
         "fwhm": ("direction", widths, _said("um", "full width at half maximum of the correlation")),
         "fwhm_std": ("direction", _spread(replicas), _said("um", "standard deviation of fwhm")),
@@ -192,7 +193,9 @@ def _plane(label: np.ndarray, steps: tuple[float, float], most: float) -> dict[s
         there = (near > 0) & (far > 0)
         found.append(_ratio((there & (near == far)).sum(), there.sum()))
     values = np.concatenate([found, found[:-1][::-1]]).reshape(len(axes[0]), len(axes[1]))
-    coords = {n: (n, a * s, _said("um", f"displacement along {n[-1]}")) for n, a, s in zip(("lag_y", "lag_x"), axes, steps, strict=True)}
+    coords = {
+        n: (n, a * s, _said("um", f"displacement along {n[-1]}")) for n, a, s in zip(("lag_y", "lag_x"), axes, steps, strict=True)
+    }
     return {"same_grain": xr.DataArray(values, coords, ("lag_y", "lag_x"), attrs=_said("1", "probability of the same grain"))}
 
 

@@ -1,9 +1,9 @@
 """Files of other programs: peak lists, indexed patterns, calibrations, maps of EBSD.
 
 One module to a family: `lauetools` (.det, .cor, .dat), `fit` (.fit), `aps` (peaks and index files of 34-ID), `aps_geometry`
-(its geometry as XML or text), `xmas` (.str, .ind), `poni` (pyFAI), `ebsd` (.ang, .ctf). Peaks are tables (`table`), indexed patterns are lists of
-`grains.IndexedGrain`, calibrations are LaueGeometry; whatever a file counts from 1, or in another frame, is here in the frame
-and in the rows and columns of this program (`frames`).
+(its geometry as XML or text), `xmas` (.str, .ind), `poni` (pyFAI), `ebsd` (.ang, .ctf). Peaks are tables (`table`), indexed
+patterns are lists of `grains.IndexedGrain`, calibrations are LaueGeometry; whatever a file counts from 1, or in another frame, is
+here in the frame and in the rows and columns of this program (`frames`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Maps of EBSD: .ang (EDAX, EMsoft, orix) and .ctf (Oxford, Bruker, MTEX), read as grain maps and written from them.
 
-A map read here has its orientations in the frame of the file's Euler angles, taken as that of its x and y (z = x cross y), and says
-so (`orientation_frame` = sample). Programs differ in how their x and y lie to their angles, by turns of 90 or 180 deg; angles between
-points do not change by that, and a comparison finds the turn. Points on a hexagonal grid are put on the square grid of the same
-steps, each place with its nearest point. Of several phases the most frequent is read; points of others are flagged.
+A map read here has its orientations in the frame of the file's Euler angles, taken as that of its x and y (z = x cross y), and
+says so (`orientation_frame` = sample). Programs differ in how their x and y lie to their angles, by turns of 90 or 180 deg;
+angles between points do not change by that, and a comparison finds the turn. Points on a hexagonal grid are put on the square
+grid of the same steps, each place with its nearest point. Of several phases the most frequent is read; points of others are
+flagged.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ START = 4096
 
 
 def kind_of(path: str | Path) -> str | None:
-    """The kind of a peak list, indexed pattern or map of EBSD: cor, dat, fit, pixels, directions, index, str, ind, ang, ctf; else None."""
+    """The kind of a peak list, pattern or map: cor, dat, fit, pixels, directions, index, str, ind, ang or ctf; else None."""
     path = Path(path)
     if not path.is_file():
         return None

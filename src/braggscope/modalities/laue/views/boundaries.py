@@ -52,7 +52,9 @@ def _draw_angles(ax: Any, dataset: xr.Dataset) -> None:
     ax.errorbar(middle, share, error, fmt="none", ecolor="0.45", lw=0.8)
     try:
         fine = np.linspace(0, edges[-1], 400)
-        ax.plot(fine, random_density(fine, crystal_of_map(dataset).rotations), color="#1f77b4", lw=1.6, label="random orientations")
+        ax.plot(
+            fine, random_density(fine, crystal_of_map(dataset).rotations), color="#1f77b4", lw=1.6, label="random orientations"
+        )
     except InputError:
         pass  # without the crystal nothing is to be compared
     ax.set(xlabel="misorientation angle (deg)", ylabel="share of length per degree", xlim=(0, edges[-1]))
@@ -64,11 +66,15 @@ def _draw_angles(ax: Any, dataset: xr.Dataset) -> None:
 def _draw_lines(figure: Figure, ax: Any, dataset: xr.Dataset) -> None:
     """The boundaries in the colour of their angle."""
     number = dataset["number"]
-    colour_panel(ax, np.where((number.values > 0)[..., None], 1.0, 0.85) * np.ones(3), number, title="boundaries (grey: no grain)")
+    colour_panel(
+        ax, np.where((number.values > 0)[..., None], 1.0, 0.85) * np.ones(3), number, title="boundaries (grey: no grain)"
+    )
     lines, pairs = between(number.values, *places(number))
     if not len(lines):
         return
-    rows = {(int(a), int(b)): i for i, (a, b) in enumerate(zip(dataset["grain_a"].values, dataset["grain_b"].values, strict=True))}
+    rows = {
+        (int(a), int(b)): i for i, (a, b) in enumerate(zip(dataset["grain_a"].values, dataset["grain_b"].values, strict=True))
+    }
     which = np.array([rows[min(a, b), max(a, b)] for a, b in pairs.tolist()])
     drawn = LineCollection(list(lines), array=dataset["angle"].values[which], cmap="viridis_r", linewidths=1.2)
     drawn.set_clim(0, float(np.nanmax(dataset["angle"].values)))

@@ -19,10 +19,12 @@ def correlation(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     figure = Figure(figsize=(10.5, 4.3), layout="constrained")
     curves, plane = figure.subplots(1, 2, width_ratios=(1.25, 1))
     distance = dataset["distance"].values
-    for i, name in enumerate(str(n) for n in dataset["name"].values):
+    for i, name in enumerate(str(n) for n in dataset["direction"].values):
         p, std = dataset[f"along_{name}"].values, dataset[f"along_{name}_std"].values
         width, error = float(dataset["fwhm"][i]), float(dataset["fwhm_std"][i])
-        words = f"along {name.replace('deg', '°')}: FWHM " + (f"{width:.3g} ± {error:.1g} µm" if np.isfinite(width) else "not reached")
+        words = f"along {name.replace('deg', '°')}: FWHM " + (
+            f"{width:.3g} ± {error:.1g} µm" if np.isfinite(width) else "not reached"
+        )
         (line,) = curves.plot(distance, p, ".-", ms=4, lw=1.2, label=words)
         curves.fill_between(distance, p - std, p + std, color=line.get_color(), alpha=0.2, lw=0)
         if np.isfinite(width):

@@ -28,8 +28,13 @@ def ebsd_comparison(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     figure = Figure(figsize=(10.5 if angles else 6, 5.2), layout="constrained")
     axes = figure.subplots(1, 2 if angles else 1, squeeze=False)[0]
     over, theirs = dataset["number"], dataset["ebsd_number"].values
-    index, error = (float(dataset.attrs.get(n, np.nan)) for n in ("rand_index", "rand_index_std"))
-    colour_panel(axes[0], 0.45 + 0.55 * label_colours(theirs), over, title=f"adjusted Rand index {index:.2f} ± {error:.2f}")
+    index, error, chance = (float(dataset.attrs.get(f"rand_index{n}", np.nan)) for n in ("", "_std", "_by_chance"))
+    colour_panel(
+        axes[0],
+        0.45 + 0.55 * label_colours(theirs),
+        over,
+        title=f"adjusted Rand index {index:.2f} ± {error:.2f} (by chance {chance:.2f})",
+    )
     outline(axes[0], theirs, over, colors=THEIRS, linewidths=2.6)
     outline(axes[0], over.values, over, colors=OURS, linewidths=1.0)
     found, right = (float(dataset.attrs.get(f"boundaries_{n}", np.nan)) for n in ("found", "right"))

@@ -78,7 +78,9 @@ def ipf_key(figure: Figure, place: Any, crystal: Crystal) -> None:
 
     ax: Any = figure.add_subplot(place, projection="ipf", symmetry=_laue(crystal))
     ax.plot_ipf_color_key(show_title=False)
-    ax.set_title(f"{crystal.name}, {_laue(crystal).name}", fontsize=9)
+    for text in ax.texts:
+        text.set_fontsize(8)
+    ax.set_title(f"{crystal.name}, {_laue(crystal).name}", fontsize=9, loc="left", pad=14)
 
 
 def label_colours(label: np.ndarray) -> np.ndarray:
@@ -87,8 +89,6 @@ def label_colours(label: np.ndarray) -> np.ndarray:
     value = 0.65 + 0.35 * (label * GOLDEN**2 * 7 % 1)
     colours = hsv_to_rgb(np.stack([hue, np.full(label.shape, 0.55), value], -1))
     return np.where((label > 0)[..., None], colours, MISSING)
-
-
 
 
 def _figure(over: xr.DataArray, panels: int, key: bool) -> Figure:
@@ -112,7 +112,10 @@ def _orientations(dataset: xr.Dataset) -> tuple[Crystal, np.ndarray] | None:
     mean = [f"mean_{n}" for n in ORIENTATION]
     if "number" in dataset and all(n in dataset for n in mean):
         number = dataset["number"].values
-        values = {n: np.where(number > 0, dataset[m].values[np.maximum(number, 1) - 1], np.nan) for n, m in zip(ORIENTATION, mean, strict=True)}
+        values = {
+            n: np.where(number > 0, dataset[m].values[np.maximum(number, 1) - 1], np.nan)
+            for n, m in zip(ORIENTATION, mean, strict=True)
+        }
         dataset = dataset.assign({n: (dataset["number"].dims, v) for n, v in values.items()})
     if not all(n in dataset and dataset[n].dims == dataset["flag"].dims for n in ORIENTATION):
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -19,6 +18,7 @@ from ..reflections import material, reflections_of
 from .overview import pattern_figure
 
 WRITTEN = 25  # spots of a grain whose indices are written, brightest planes first
+COLOURS = ("#4cc9ff", "#ffa62b", "#7cff6b", "#ff6f9c", "#ffe66d", "#c99bff", "#2ff5d4", "#ffffff")  # seen on black
 STRAIN = (("xx", "xy", "xz"), ("xy", "yy", "yz"), ("xz", "yz", "zz"))
 
 
@@ -35,7 +35,7 @@ def indexed_pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     ax = figure.axes[0]
     limits = ax.get_xlim(), ax.get_ylim()
     for i, number in enumerate(dataset["grain"].values):
-        colour = matplotlib.colormaps["tab10"](i % 10)
+        colour = COLOURS[i % len(COLOURS)]
         _draw_grain(ax, dataset, int(number), colour)
         if geometry is not None:
             _draw_missing(ax, dataset.isel(grain=i), dataset, geometry, colour)
@@ -43,7 +43,7 @@ def indexed_pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     said = f"{dataset.attrs.get('explained', '?')} of {dataset.attrs.get('peaks', '?')} peaks explained"
     ax.set_title(f"{dataset.sizes['grain']} grain{'s' if dataset.sizes['grain'] != 1 else ''}, {said}", fontsize=9, loc="left")
     if dataset.sizes["grain"]:
-        ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=3, frameon=False)
+        figure.legend(fontsize=7, loc="outside lower left", ncols=3, facecolor="0.15", labelcolor="white")
     return figure
 
 
@@ -54,11 +54,13 @@ def _draw_grain(ax: Axes, dataset: xr.Dataset, number: int, colour: Any) -> None
     column = dataset["spot_column"].values[of] - dataset["spot_column_offset"].values[of]
     hkl = np.stack([dataset[f"spot_{n}"].values[of] for n in "hkl"], 1).astype(int)
     one = dataset.sel(grain=number)
-    words = f"{number}: {one['material'].values}, {int(one['matched'])} of {int(one['predicted'])}, {float(one['mean_px']):.2f} px"
+    words = (
+        f"{number}: {one['material'].values}, {int(one['matched'])} of {int(one['predicted'])}, {float(one['mean_px']):.2f} px"
+    )
     ax.scatter(column, row, s=70, facecolors="none", edgecolors=[colour], linewidths=1.1, label=words)
     for k in np.argsort((hkl**2).sum(1), kind="stable")[:WRITTEN]:
         text = " ".join(f"{-v}\u0305" if v < 0 else str(v) for v in hkl[k])
-        ax.annotate(text, (column[k], row[k]), xytext=(5, 5), textcoords="offset points", fontsize=5.5, color=colour)
+        ax.annotate(text, (column[k], row[k]), xytext=(5, 5), textcoords="offset points", fontsize=6.5, color=colour)
 
 
 def _draw_missing(ax: Axes, one: xr.Dataset, dataset: xr.Dataset, geometry: LaueGeometry, colour: Any) -> None:
@@ -68,7 +70,7 @@ def _draw_missing(ax: Axes, one: xr.Dataset, dataset: xr.Dataset, geometry: Laue
     row, column, energy = spots(np.linalg.inv(detector_matrix(geometry)), reflections.q @ deformed(one["U"].values, strain).T)
     rows, columns = geometry.rows or 0, geometry.columns or 0
     inside = np.isfinite(row) & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-    lit = np.diagonal(reflections.shown(energy[:, None], geometry.energy_low_kev, geometry.energy_high_kev), axis1=0, axis2=2)[0]
+    lit = reflections.shown(energy, geometry.energy_low_kev, geometry.energy_high_kev)
     bright = np.flatnonzero(inside & lit)[: int(one["matched"])]
     of = dataset["spot_grain"].values == int(one["grain"])
     matched = np.stack([dataset[n].values[of] - dataset[f"{n}_offset"].values[of] for n in ("spot_row", "spot_column")], 1)
@@ -91,6 +93,7 @@ def _empty_figure(dataset: xr.Dataset, geometry: LaueGeometry | None) -> Figure:
     """Axes of the detector without a frame."""
     figure = Figure(figsize=(7, 7.4), layout="constrained")
     ax = figure.subplots()
+    ax.set_facecolor("black")
     rows = geometry.rows if geometry is not None and geometry.rows else float(dataset["spot_row"].max()) + 1
     columns = geometry.columns if geometry is not None and geometry.columns else float(dataset["spot_column"].max()) + 1
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column (px)", ylabel="row (px)", aspect="equal")
