@@ -33,7 +33,7 @@ def grain_sizes(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
         ax.set_title(f"{NAMES[name]}: mean {mean:.3g} ± {error:.1g} µm", fontsize=9, loc="left")
         ax.set_xlabel("size (µm)")
         ax.legend(fontsize=7, frameon=False)
-        ax.set_ylim(0, 1.4 * max(number.max(), 1))  # room for the legend
+        ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
         last = np.flatnonzero(number)
         ax.set_xlim(0, ((last[-1] if last.size else 1) + 2.5) * step)
         ax.tick_params(labelsize=7)
