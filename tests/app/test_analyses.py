@@ -23,12 +23,19 @@ each = pytest.mark.parametrize(("modality", "name"), ANALYSES)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small simulated scan of two motors and its map."""
+    """A small simulated scan of two motors and its map, and one of grains with the map that is true."""
     made = tmp_path_factory.mktemp("analyses")
     braggscope.simulate(
         "dfxm", "subgrains", shape=(9, 11), frame_shape=(20, 24), peak=3000.0, output=made / "scan.h5", progress=False, seed=2
     )
     braggscope.map(made / "scan.h5", "moments", output=made / "map.h5", progress=False)
+    laue = modalities()["laue"]
+    film = laue.phantom("film")(laue.load(laue.example_geometry)(), **laue.example_phantom, seed=1)
+    film.write(made / "laue_scan.h5")
+    truth = film.truth
+    flag = maps.empty_map([], ("y", "x"), truth["grain"].shape, {}, {1: "missing"})["flag"]
+    stated = {"modality": "laue", "method": "truth", "geometry": json.dumps(laue.load(laue.example_geometry)().to_mapping())}
+    maps.save(truth.drop_dims(["number", "fine_y", "fine_x"]).assign(flag=flag).assign_attrs(stated), made / "laue_map.h5")
     return made
 
 
@@ -59,7 +66,8 @@ def takes_one(modality, name, kind):
 
 @pytest.mark.parametrize(("modality", "name"), [a for a in ANALYSES if takes_one(*a, "scan") or takes_one(*a, "map")])
 def test_a_result_is_a_map_with_provenance_or_one_sentence_says_why_not(cli, folder, tmp_path, modality, name):
-    source = folder / ("scan.h5" if takes_one(modality, name, "scan") else "map.h5")
+    own = "laue_" if modality == "laue" else ""
+    source = folder / (own + ("scan.h5" if takes_one(modality, name, "scan") else "map.h5"))
     out = tmp_path / "result.h5"
     code, said, wrong = cli(modality, name.replace("_", "-"), source, "-o", out, "--json")
     if code:  # they need an axis of energy, scattering angle, height or time, images alone, several layers, or boundaries

@@ -30,6 +30,7 @@ from .source import open_scans
 
 GROUP = "entry/data"
 STATE = "entry/unfinished"
+LARGEST_BIT = 30  # of a flag
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,26 @@ def flag_counts(dataset: xr.Dataset) -> dict[str, int]:
 def quantity_names(dataset: xr.Dataset) -> list[str]:
     """The quantities of a map: its variables without flag and standard deviations."""
     return [str(n) for n in dataset.data_vars if n != "flag" and not str(n).endswith("_std")]
+
+
+def carried_flag(dataset: xr.Dataset, added: Mapping[str, np.ndarray]) -> xr.DataArray:
+    """The flag of a map with more reasons: words and where they hold, each on a free bit."""
+    old = dataset["flag"]
+    masks, words = [int(bit) for bit in np.atleast_1d(old.attrs["flag_masks"])], str(old.attrs["flag_meanings"]).split()
+    values = np.array(old.values, np.int32)
+    for word, where in added.items():
+        if word not in words:
+            free = next(bit for bit in (1 << n for n in range(LARGEST_BIT)) if bit not in masks)
+            masks.append(free)
+            words.append(word)
+        values[where] |= masks[words.index(word)]
+    order = np.argsort(masks, kind="stable")
+    attributes: dict[str, Any] = {
+        "long_name": "why a point is missing or doubtful (0 = good)",
+        "flag_masks": np.array([masks[i] for i in order], np.int32),
+        "flag_meanings": " ".join(words[i] for i in order),
+    }
+    return xr.DataArray(values, dims=old.dims, coords=old.coords, attrs=attributes)
 
 
 def save(dataset: xr.Dataset, path: str | Path, *, state: Mapping[str, np.ndarray] | None = None) -> None:

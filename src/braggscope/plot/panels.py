@@ -53,6 +53,24 @@ def image_panel(ax: Axes, values: xr.DataArray, *, signed: bool = False, title: 
     bar.formatter.set_powerlimits((-3, 4))  # type: ignore[attr-defined]
 
 
+def colour_panel(ax: Axes, colours: np.ndarray, over: xr.DataArray, *, title: str = "") -> None:
+    """A picture of colours over the axes of a map variable.
+
+    colours: sRGB from 0 to 1, shape (*over.shape, 3).
+    """
+    ax.imshow(
+        colours,
+        origin="lower" if "row" not in over.dims else "upper",
+        aspect=_aspect(over),
+        extent=_extent(over),
+        interpolation="nearest",
+    )
+    ax.set_ylabel(_axis_label(over, 0))
+    ax.set_xlabel(_axis_label(over, 1))
+    ax.set_title(title, fontsize=9 if len(title) < LONG else 7, loc="left")
+    ax.tick_params(labelsize=7)
+
+
 def flag_panel(ax: Axes, dataset: xr.Dataset) -> None:
     """The flags of a map: points without any white, those with one in its colour, those with several in a grey of their own.
 

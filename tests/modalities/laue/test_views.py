@@ -6,7 +6,7 @@ import pytest
 from braggscope.modalities.laue.estimators.intensity import Intensity
 from braggscope.modalities.laue.geometry import film as instrument
 from braggscope.modalities.laue.phantoms.film import film
-from braggscope.modalities.laue.views.grains import grain_colours, grains
+from braggscope.modalities.laue.views.grains import grain_map, label_colours
 from braggscope.modalities.laue.views.overview import overview, pattern
 
 
@@ -30,10 +30,10 @@ def test_the_overview_has_every_quantity_and_the_pattern_needs_the_scan(scan_and
 
 def test_grains_have_colours_of_their_own_and_none_is_grey(scan_and_map):
     scan, dataset = scan_and_map
-    assert grains(dataset) is None
-    known = dataset.assign(grain=scan.truth["grain"], fraction=scan.truth["fraction"])
-    assert f"{len(np.unique(scan.truth['grain']))} grains" in grains(known).axes[0].get_title(loc="left")
-    colours = grain_colours(np.arange(40))
+    assert grain_map(dataset) is None
+    known = dataset.assign(grain=scan.truth["grain"])
+    assert f"{len(np.unique(scan.truth['grain']))} grains" in grain_map(known).axes[0].get_title(loc="left")
+    colours = label_colours(np.arange(40))
     assert len(np.unique(colours.round(6), axis=0)) == 40 and np.ptp(colours[0]) == 0
 
 

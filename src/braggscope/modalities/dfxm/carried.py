@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
 from braggscope.core.errors import InputError
+from braggscope.core.maps import carried_flag as carried_flag
 
 from .geometry import DfxmGeometry
 
 TO_DEGREES = {"": 1.0, "deg": 1.0, "degree": 1.0, "degrees": 1.0, "mrad": 0.18 / np.pi, "rad": 180 / np.pi}
-LARGEST_BIT = 30
 MOST_CORRELATED = 0.9999  # of errors: a covariance matrix stays invertible
 
 
@@ -94,26 +93,6 @@ def image_dims(dataset: xr.Dataset) -> tuple[str, str]:
         over = ", ".join(map(str, dataset["flag"].dims))
         raise InputError(f"the map must be over row and column, as `braggscope map` makes it of a scan, got one over {over}")
     return "row", "column"
-
-
-def carried_flag(dataset: xr.Dataset, added: Mapping[str, np.ndarray]) -> xr.DataArray:
-    """The flag of a map with more reasons: words and where they hold, each on a free bit."""
-    old = dataset["flag"]
-    masks, words = [int(bit) for bit in np.atleast_1d(old.attrs["flag_masks"])], str(old.attrs["flag_meanings"]).split()
-    values = np.array(old.values, np.int32)
-    for word, where in added.items():
-        if word not in words:
-            free = next(bit for bit in (1 << n for n in range(LARGEST_BIT)) if bit not in masks)
-            masks.append(free)
-            words.append(word)
-        values[where] |= masks[words.index(word)]
-    order = np.argsort(masks, kind="stable")
-    attributes: dict[str, Any] = {
-        "long_name": "why a point is missing or doubtful (0 = good)",
-        "flag_masks": np.array([masks[i] for i in order], np.int32),
-        "flag_meanings": " ".join(words[i] for i in order),
-    }
-    return xr.DataArray(values, dims=old.dims, coords=old.coords, attrs=attributes)
 
 
 def carried_total(dataset: xr.Dataset) -> dict[str, xr.DataArray]:

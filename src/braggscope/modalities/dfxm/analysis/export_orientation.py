@@ -17,7 +17,6 @@ pixels are right in any case.
 from __future__ import annotations
 
 import itertools
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +25,7 @@ import xarray as xr
 
 from braggscope.core.analysis import Says
 from braggscope.core.errors import BraggscopeError, InputError
+from braggscope.physics import orientation_files
 
 from ..carried import image_dims, pixel_attributes
 from ..geometry import DfxmGeometry
@@ -66,20 +66,17 @@ def export_orientation(
         raise InputError(f"output must end in .ang, got '{output.name}'")
     lattice_map = orientation_of(dataset, geometry)
     field = LatticeRotations.of(lattice_map)
-    structure = _phase(phase, space_group, lattice)
+    try:
+        structure = orientation_files.phase(phase, space_group, lattice)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     reference, chosen = _reference_lattice(structure, field, hkl, along_y)
     pixel = pixel_attributes(lattice_map, geometry)
     crystal_map = _crystal_map(lattice_map, field, reference, structure, pixel)
-    from orix.io import save
-
-    part = output.with_name(f".writing.{output.name}")
     try:
-        save(str(part), crystal_map, confidence_index_prop="good", image_quality_prop="total", overwrite=True)
-        part.replace(output)
+        orientation_files.write(output, crystal_map, quality="total", confidence="good")
     except OSError as error:
         raise BraggscopeError(f"{output} cannot be written ({error.strerror})") from None
-    finally:
-        part.unlink(missing_ok=True)
     guessed = "" if along_y is not None else " (chosen: not known from one reflection)"
     return {
         "file": str(output),
@@ -88,19 +85,6 @@ def export_orientation(
         "along y": f"[{' '.join(map(str, chosen))}]{guessed}",
         "step (column, row)": "1 px" if len(pixel) < 2 else f"{pixel['pixel_column_um']:g} x {pixel['pixel_row_um']:g} um",
     }
-
-
-def _phase(name: str, space_group: int, lattice: tuple[float, ...]) -> Any:
-    """The crystal, as orix has it."""
-    from diffpy.structure import Lattice, Structure  # type: ignore[import-untyped]
-    from orix.crystal_map import Phase
-
-    a, b, c, alpha, beta, gamma = lattice
-    if not all(math.isfinite(v) and v > 0 for v in lattice) or max(alpha, beta, gamma) >= 180:
-        raise InputError(f"lattice must be three positive lengths and three angles below 180 deg, got {lattice}")
-    if not 1 <= space_group <= 230:
-        raise InputError(f"space_group must be between 1 and 230, got {space_group}")
-    return Phase(name=name, space_group=space_group, structure=Structure(lattice=Lattice(a, b, c, alpha, beta, gamma)))
 
 
 def _reference_lattice(
@@ -146,21 +130,13 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 def _crystal_map(dataset: xr.Dataset, field: LatticeRotations, reference: np.ndarray, phase: Any, pixel: dict[str, float]) -> Any:
     """The map as orix has it; pixels without orientation are not indexed."""
-    from orix.crystal_map import CrystalMap, PhaseList
-    from orix.quaternion import Rotation
     from scipy.spatial.transform import Rotation as Turn
 
     known = field.known.numpy()
     vector = np.nan_to_num(np.stack([dataset[f"rotation_{c}"].values for c in "xyz"], -1)).reshape(-1, 3)
     turned = Turn.from_rotvec(vector, degrees=True).as_matrix() @ reference
-    rows, columns = np.indices(known.shape)
+    passive = turned.transpose(0, 2, 1).reshape(*known.shape, 3, 3)
+    steps = (pixel["pixel_row_um"], pixel["pixel_column_um"]) if len(pixel) == 2 else None
     total = dataset["total"].values if "total" in dataset else np.ones(known.shape)
-    return CrystalMap(
-        rotations=Rotation.from_matrix(turned.transpose(0, 2, 1)),
-        phase_id=np.where(known, 0, -1).ravel(),
-        x=columns.ravel() * pixel.get("pixel_column_um", 1.0),
-        y=rows.ravel() * pixel.get("pixel_row_um", 1.0),
-        phase_list=PhaseList(phases=[phase], ids=[0]),
-        scan_unit="um" if len(pixel) == 2 else "px",
-        prop={"total": np.nan_to_num(total).ravel(), "good": (dataset["flag"].values == 0).ravel().astype(float)},
-    )
+    properties = {"total": total, "good": (dataset["flag"].values == 0).astype(float)}
+    return orientation_files.crystal_map(passive, known, phase, steps=steps, properties=properties)

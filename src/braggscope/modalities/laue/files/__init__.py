@@ -1,9 +1,9 @@
-"""Files of other programs: peak lists, indexed patterns, calibrations.
+"""Files of other programs: peak lists, indexed patterns, calibrations, maps of EBSD.
 
 One module to a family: `lauetools` (.det, .cor, .dat), `fit` (.fit), `aps` (peaks and index files of 34-ID), `aps_geometry`
-(its geometry as XML or text), `xmas` (.str, .ind), `poni` (pyFAI). Peaks are tables (`table`), indexed patterns are lists of
-`grains.IndexedGrain`, calibrations are LaueGeometry; whatever a file counts from 1, or in another frame, is here in the frame
-and in the rows and columns of this program (`frames`).
+(its geometry as XML or text), `xmas` (.str, .ind), `poni` (pyFAI), `ebsd` (.ang, .ctf). Peaks are tables (`table`), indexed
+patterns are lists of `grains.IndexedGrain`, calibrations are LaueGeometry; whatever a file counts from 1, or in another frame, is
+here in the frame and in the rows and columns of this program (`frames`).
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ def read_geometry(path: str | Path) -> LaueGeometry:
 
 
 def read_table(path: str | Path) -> xr.Dataset:
-    """The peaks in a file of any kind that `matches` knows, as a table over `peak`; of an indexed one with h, k, l and grain.
+    """What is in a file of any kind that `matches` knows: peaks over `peak`, indexed ones with h, k, l and grain; maps of EBSD.
 
     Raises InputError where the file cannot be read.
     """
     from . import aps, fit, lauetools, xmas
+    from .ebsd import read_ebsd
 
     readers = {
         "cor": lauetools.read_cor, "dat": lauetools.read_dat, "fit": fit.read_fit_table, "pixels": aps.read_pixels,
         "directions": aps.read_directions, "index": aps.read_index_table, "str": xmas.read_str_table, "ind": xmas.read_ind_table,
+        "ang": read_ebsd, "ctf": read_ebsd,
     }  # fmt: skip
     kind = kind_of(path)
     if kind is None:
@@ -54,13 +56,13 @@ def read_table(path: str | Path) -> xr.Dataset:
 
         raise InputError(
             f"{path} is no peak list known here; known are .cor, .dat and .fit of LaueTools, PixelPeakList, PeaksFile and "
-            f"IndexFile of APS 34-ID, .str and .ind of XMAS"
+            f"IndexFile of APS 34-ID, .str and .ind of XMAS, .ang and .ctf of EBSD"
         )
     return readers[kind](path)
 
 
 def matches(path: str | Path) -> bool:
-    """Whether a file is a peak list or an indexed pattern of a kind known here, from its first lines."""
+    """Whether a file is a peak list, an indexed pattern or a map of EBSD of a kind known here, from its first lines."""
     return kind_of(path) is not None
 
 

@@ -13,7 +13,7 @@ START = 4096
 
 
 def kind_of(path: str | Path) -> str | None:
-    """The kind of a peak list or indexed pattern: cor, dat, fit, pixels, directions, index, str or ind; else None."""
+    """The kind of a peak list, pattern or map: cor, dat, fit, pixels, directions, index, str, ind, ang or ctf; else None."""
     path = Path(path)
     if not path.is_file():
         return None
@@ -40,6 +40,10 @@ def _kind(start: str, ending: str) -> str | None:
         return "cor"
     if first[:2] == ["peak_X", "peak_Y"]:
         return "dat"
+    if ending == ".ctf" and start.startswith("Channel Text File"):
+        return "ctf"
+    if ending == ".ang" and start.startswith("#"):
+        return "ang"
     listed = any(line.lstrip().startswith("x(exp)") for line in lines)
     if ending in (".str", ".ind") and (listed or any(line.startswith("Grain no") for line in lines)):
         return ending[1:]

@@ -21,11 +21,11 @@ ELSEWHERE = ("grain", "red", "green", "blue", "reduced_deviance")  # have panels
 def overview(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     """Every quantity of the positions beside its standard deviation, and the flags.
 
-    None for a map with nothing over positions; the numbers of grains are in the view `grains`.
+    None for a map with nothing over positions, as tables of curves and distributions, which have views of their own.
     """
     over = dataset["flag"].dims
     names = [n for n in quantity_names(dataset) if dataset[n].dims == over and n not in ELSEWHERE]
-    if not names or len(over) > 2:
+    if not names or len(over) > 2 or over in (("direction",), ("measure",)):
         return None
     signed = tuple(n for n in names if n.startswith(("strain_", "orientation_")))
     method = str(dataset.attrs.get("method", "laue")).replace("_", " ")
