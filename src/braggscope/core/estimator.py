@@ -170,7 +170,7 @@ class PerFrame(Estimator):
         self.check_source(source)
         points = math.prod(source.shape)
         state = {q.name: np.full(points, np.nan) for q in self._all()}
-        return {**state, "flag": np.ones(points, np.int32), "seen": np.zeros(points, bool), **_grid_state(source)}
+        return {**state, "flag": np.ones(points, np.int32), "seen": np.zeros(points, bool), **grid_state(source)}
 
     def update(self, state: State, batch: Batch) -> State:
         batch = fresh(state, batch)
@@ -286,7 +286,7 @@ def motor_positions(source: Source) -> dict[str, np.ndarray]:
     return positions
 
 
-def _grid_state(source: Source) -> State:
+def grid_state(source: Source) -> State:
     """Scan axes as state entries, so that a state alone gives its map."""
     coords = {
         f"grid_axis{i}:{name}:{source.grid[name].attrs.get('units', '')}": np.asarray(source.grid[name].values)
