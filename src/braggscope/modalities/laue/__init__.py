@@ -15,7 +15,7 @@ MODALITY = Modality(
     calibrate=f"{_HERE}.calibrate:calibrate",
     default_method="indexing",
     views={
-        **{name: f"{_HERE}.views.overview:{name}" for name in ("overview", "pattern")},
+        "overview": f"{_HERE}.views.overview:overview",
         "grain_map": f"{_HERE}.views.grains:grain_map",
         "boundaries": f"{_HERE}.views.boundaries:boundaries",
         "correlation": f"{_HERE}.views.correlation:correlation",
@@ -23,6 +23,7 @@ MODALITY = Modality(
         "indexed_pattern": f"{_HERE}.views.indexed:indexed_pattern",
         "ebsd_comparison": f"{_HERE}.views.ebsd:ebsd_comparison",
         "peaks": f"{_HERE}.views.peaks:peaks",
+        "pattern": f"{_HERE}.views.overview:pattern",
     },
     example_geometry=f"{_HERE}.geometry:film",
     example_forward=f"{_HERE}.forward:example",
