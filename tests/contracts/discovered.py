@@ -18,17 +18,17 @@ def example_geometry(modality):
 
 
 @cache
-def simulation(modality, seed=1, noisy=True):
-    """The modality's small phantom, with its own noise or with none."""
+def simulation(modality, method="", seed=1, noisy=True):
+    """The small phantom of the modality, or of one of its methods, with its own noise or with none."""
     phantom = modality.phantom(next(iter(modality.phantoms)))
-    silent = {} if noisy else {"noise": None}
-    return phantom(example_geometry(modality), seed=seed, **modality.example_phantom, **silent)
+    values = {**modality.example_phantom, **modality.example_scans.get(method, {}), **({} if noisy else {"noise": None})}
+    return phantom(example_geometry(modality), seed=seed, **values)
 
 
 @cache
 def prepared(modality, method):
     """The method with its default options (one that learns: those of a training of seconds), prepared on the small phantom."""
-    source = simulation(modality)
+    source = simulation(modality, method)
     options = modality.example_options.get(method, {})
     return modality.estimator(method).with_options(source.geometry, options).prepare(source)
 

@@ -36,7 +36,7 @@ def assert_same(a, b, tolerance=1e-9):
 
 @each
 def test_the_map_keeps_the_convention_and_survives_the_file(modality, method, tmp_path):
-    estimator, source = prepared(modality, method), simulation(modality)
+    estimator, source = prepared(modality, method), simulation(modality, method)
     result = estimator.result(run(estimator, source))
     maps.check_map(result)
     maps.save(result, tmp_path / "map.h5")
@@ -54,7 +54,7 @@ def test_the_map_keeps_the_convention_and_survives_the_file(modality, method, tm
 
 @each
 def test_shuffled_equals_in_order(modality, method):
-    estimator, source = prepared(modality, method), simulation(modality)
+    estimator, source = prepared(modality, method), simulation(modality, method)
     everything = frames_of(source)
     shuffled = everything.take(np.random.default_rng(5).permutation(len(everything)))
     assert_same(estimator.result(run(estimator, source)), estimator.result(run(estimator, source, blocks(shuffled, 53))))
@@ -62,7 +62,7 @@ def test_shuffled_equals_in_order(modality, method):
 
 @each
 def test_split_and_merged_equals_whole(modality, method):
-    estimator, source = prepared(modality, method), simulation(modality)
+    estimator, source = prepared(modality, method), simulation(modality, method)
     everything = frames_of(source)
     size = math.prod(source.shape if estimator.reads == "frames" else source.frame_shape)
     part = np.random.default_rng(6).random(size) < 0.4
@@ -75,7 +75,7 @@ def test_split_and_merged_equals_whole(modality, method):
 
 @each
 def test_frames_that_come_twice_count_once(modality, method):
-    estimator, source = prepared(modality, method), simulation(modality)
+    estimator, source = prepared(modality, method), simulation(modality, method)
     everything = frames_of(source)
     twice = [everything, everything.take(np.arange(0, len(everything), 3))]
     assert_same(estimator.result(run(estimator, source)), estimator.result(run(estimator, source, twice)), 0)
@@ -83,7 +83,7 @@ def test_frames_that_come_twice_count_once(modality, method):
 
 @each
 def test_a_lost_frame_is_nan_or_as_if_it_had_never_been(modality, method):
-    estimator, source = prepared(modality, method), simulation(modality)
+    estimator, source = prepared(modality, method), simulation(modality, method)
     everything = frames_of(source)
     kept = np.ones(len(everything), bool)
     kept[[3, len(kept) // 2]] = False
@@ -101,7 +101,7 @@ def test_a_lost_frame_is_nan_or_as_if_it_had_never_been(modality, method):
 
 @each
 def test_result_can_be_asked_at_any_time_and_a_stored_state_goes_on(modality, method, tmp_path):
-    estimator, source = prepared(modality, method), simulation(modality)
+    estimator, source = prepared(modality, method), simulation(modality, method)
     batches = parts(estimator, source, blocks(frames_of(source), 97))
     half = estimator.init(source)
     for batch in batches[: len(batches) // 2]:
@@ -118,11 +118,11 @@ def test_result_can_be_asked_at_any_time_and_a_stored_state_goes_on(modality, me
 
 @each
 def test_errors_are_calibrated_or_not_given(modality, method):
-    estimator, source = prepared(modality, method), simulation(modality)
+    estimator, source = prepared(modality, method), simulation(modality, method)
     if not estimator.calibrated:
         pytest.skip(f"says so itself: {estimator.uncalibrated_because}")
     result = estimator.result(run(estimator, source))
-    silent = simulation(modality, noisy=False)
+    silent = simulation(modality, method, noisy=False)
     for name in maps.quantity_names(result):
         if name == "reduced_deviance":
             continue

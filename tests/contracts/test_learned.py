@@ -26,7 +26,7 @@ def mapping_options(modality, method):
 
 @each
 def test_a_model_from_its_file_maps_as_the_trained_method(modality, method, tmp_path):
-    trained, source = prepared(modality, method), simulation(modality)
+    trained, source = prepared(modality, method), simulation(modality, method)
     assert (trained.model.modality, trained.model.method) == (modality.name, method)
     assert tuple(trained.model.frame_shape) == tuple(source.frame_shape)
     assert trained.model.geometry == source.geometry.to_mapping()
@@ -38,7 +38,7 @@ def test_a_model_from_its_file_maps_as_the_trained_method(modality, method, tmp_
 
 @each
 def test_an_exported_model_maps_as_the_trained_method(modality, method, tmp_path):
-    trained, source = prepared(modality, method), simulation(modality)
+    trained, source = prepared(modality, method), simulation(modality, method)
     graph = trained.exported()
     assert json.loads(graph.document())["method"] == method
     save_model(graph, tmp_path / "m.onnx")
@@ -55,7 +55,7 @@ def test_an_exported_model_maps_as_the_trained_method(modality, method, tmp_path
 
 @each
 def test_another_geometry_or_frame_shape_is_refused(modality, method):
-    trained, source = prepared(modality, method), simulation(modality)
+    trained, source = prepared(modality, method), simulation(modality, method)
     rows, columns = trained.model.frame_shape
     other = dataclasses.replace(trained.model, frame_shape=(rows + 2, columns))
     with pytest.raises(InputError, match=f"frames of {rows + 2} x {columns} pixels"):
@@ -69,7 +69,7 @@ def test_another_geometry_or_frame_shape_is_refused(modality, method):
 
 @each
 def test_the_seed_decides_the_training(modality, method, tmp_path):
-    trained, source = prepared(modality, method), simulation(modality)
+    trained, source = prepared(modality, method), simulation(modality, method)
     fresh = modality.estimator(method).with_options(source.geometry, modality.example_options.get(method, {}))
     *_, again = fresh.train_for(source, Training(tmp_path))
     assert again.estimator.model.weights_hash() == trained.model.weights_hash()

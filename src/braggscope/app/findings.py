@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -100,9 +101,12 @@ def _table_text(dim: str, rows: list[dict[str, Any]], units: dict[str, str]) -> 
 
 
 def _with_error(values: dict[str, Any], name: str) -> str:
-    """A value, and its error where it has one."""
-    error = values.get(f"{name}_std")
-    return _text(values[name]) + (f" +- {error:.2g}" if isinstance(error, float) else "")
+    """A value, and its error where it has one: then to the second digit of the error, if those are more than four digits."""
+    value, error = values[name], values.get(f"{name}_std")
+    if not isinstance(error, float) or not isinstance(value, float):
+        return _text(value)
+    digits = 2 + math.floor(math.log10(abs(value))) - math.floor(math.log10(error)) if value and error > 0 else 4
+    return f"{value:.{digits}g} +- {error:.2g}" if 4 < digits <= 12 else f"{_text(value)} +- {error:.2g}"
 
 
 def _value(value: Any) -> Any:

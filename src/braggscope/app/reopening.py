@@ -26,7 +26,7 @@ def reopen(dataset: xr.Dataset, path: str | Path) -> Scan:
             f"(hash {str(attrs.get('input_hash', 'none'))[:12]}..., this one {found[:12]}...)"
         )
     kind = modality(str(attrs["modality"]))
-    geometry = kind.geometry_class().from_mapping(json.loads(str(attrs["geometry"])))
+    stated = json.loads(str(attrs["geometry"]))  # none, of an analysis that needs none
     grid = tuple(int(n) for n in dataset["flag"].shape) if "row" not in dataset["flag"].dims else None
     scan = _opened(path, attrs, grid)
     scan = cut_and_binned(scan, tuple(json.loads(str(attrs["roi"]))), int(attrs.get("binning", 1)))
@@ -35,7 +35,7 @@ def reopen(dataset: xr.Dataset, path: str | Path) -> Scan:
         scan = dataclasses.replace(scan, saturation=float(saturation))
     if "corrections" in attrs:
         scan = again(scan, json.loads(str(attrs["corrections"])), kind.name)
-    return scan.with_geometry(geometry)
+    return scan.with_geometry(kind.geometry_class().from_mapping(stated)) if stated else scan
 
 
 def cut_and_binned(scan: Scan, roi: tuple[int, ...] | None, binning: int) -> Scan:

@@ -25,9 +25,14 @@ def modality_of(dataset: xr.Dataset) -> Modality:
     return modality(str(dataset.attrs["modality"]))
 
 
-def draw(dataset: xr.Dataset, view: str = "overview", scan: Scan | None = None) -> Figure:
-    """One view of a map. Raises InputError for an unknown view, listing those there are, and where it needs the scan."""
+def draw(dataset: xr.Dataset, view: str | None = None, scan: Scan | None = None) -> Figure:
+    """One view of a map; without a name the first that can be drawn.
+
+    Raises InputError for an unknown view, listing those there are, and where it needs the scan.
+    """
     kind = modality_of(dataset)
+    if view is None:
+        view = next((n for n, dotted in kind.views.items() if kind.load(dotted)(dataset, scan) is not None), next(iter(kind.views)))
     if view not in kind.views:
         raise one_of(f"{kind.name} view", view, list(kind.views))
     function: Any = kind.load(kind.views[view])

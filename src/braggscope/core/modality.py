@@ -54,6 +54,7 @@ class Modality:
     example_geometry: Function () -> Geometry of a published or real experiment, for tests and tutorials.
     example_forward: Function () -> (Forward, params): a small forward model in float64 and values to try it at.
     example_phantom: Arguments of a phantom (shape, frame_shape ...) that make a small, bright and varied scan.
+    example_scans: By method, what its own example has instead: fewer points for a slow one whose errors need no statistics.
     example_options: Options by method; for one that is trained, those that train it on the example in seconds, for tests.
     """
 
@@ -71,6 +72,7 @@ class Modality:
     example_geometry: str = ""
     example_forward: str = ""
     example_phantom: Mapping[str, Any] = field(default_factory=dict)
+    example_scans: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     example_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def load(self, dotted: str) -> Any:

@@ -1,5 +1,7 @@
 """A group of commands for each modality: `braggscope dfxm kam MAP`, one for each analysis found, made from its signature.
 
+Beside them, `braggscope dfxm simulate` is `braggscope simulate dfxm`.
+
 An analysis is imported when its own command or its help is asked for, so that `braggscope --help` answers at once.
 """
 
@@ -28,6 +30,7 @@ from .shared import (
     Flat,
     GeometryFile,
     Grid,
+    Numbers,
     Overwrite,
     Quiet,
     Roi,
@@ -37,7 +40,9 @@ from .shared import (
     opened,
     tell,
 )  # fmt: skip
+from .simulate import simulate
 
+SIMULATES = "Write a simulated scan with known truth."
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write the result to (HDF5, as a map).")]
 Written = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 OF_SCANS = {
@@ -72,10 +77,12 @@ def _group_of(kind: Modality) -> type[typer.core.TyperGroup]:
 
     class Analyses(typer.core.TyperGroup):
         def list_commands(self, ctx: Any) -> list[str]:
-            return [name.replace("_", "-") for name in kind.analyses()]
+            return sorted(["simulate", *(name.replace("_", "-") for name in kind.analyses())])
 
         def get_command(self, ctx: Any, cmd_name: str) -> Any:
             word = cmd_name.replace("-", "_")
+            if word == "simulate":
+                return _simulate(kind)
             return _command(kind, word) if word in kind.analyses() else None
 
     return Analyses
@@ -88,6 +95,21 @@ def _command(kind: Modality, name: str) -> Any:
     alone.command(name.replace("_", "-"), help=_help(analysis), short_help=summary_line(analysis))(
         _function(kind, name, analysis)
     )
+    return typer.main.get_command(alone)
+
+
+def _simulate(kind: Modality) -> Any:
+    """The command `simulate` for this modality."""
+
+    def command(**given: Any) -> None:
+        simulate(kind.name, **given)
+
+    signature = inspect.signature(simulate, eval_str=True)
+    parameters = [p for p in signature.parameters.values() if p.name != "modality"]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command("simulate", cls=Numbers, help=simulate.__doc__, short_help=SIMULATES)(command)
     return typer.main.get_command(alone)
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
+from importlib.metadata import requires
 
 import typer
 
@@ -28,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command("info", short_help="Say what a scan, a map, a model, a method or a modality is.")(info.info)
-app.command("simulate", cls=Numbers, short_help="Write a simulated scan with known truth.")(simulate.simulate)
+app.command("simulate", cls=Numbers, short_help=analysis.SIMULATES)(simulate.simulate)
 app.command("map", short_help="Map a scan, with standard deviations, flags and provenance.")(map.map_scan)
 app.command("train", short_help="Train a method on scans, or on frames that it simulates; write a model.")(train.train)
 app.command("convert-model", short_help="Make a model of published weights.")(convert_model.convert_model)
@@ -71,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except BraggscopeError as error:
         return _told(str(error), 2 if isinstance(error, InputError) else 1)
+    except ModuleNotFoundError as error:
+        return _told(_missing(error), 1)
     except Exception as error:
         reason = " ".join(str(error).split()) or "no message"
         return _told(f"{type(error).__name__}: {reason} (this is a defect; --debug before the command shows where)", 1)
@@ -92,6 +96,17 @@ def _usage(error: typer.TyperException) -> int:
     hint = f" (see {context.command_path} --help)" if context is not None else ""
     message = " ".join(error.format_message().rstrip(".").split())
     return _told(message[:1].lower() + message[1:] + hint, 2)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """What to do about a package that is not there: it belongs to an extra of this one, or there is a defect."""
+    name = (error.name or "").partition(".")[0]
+    called = {"skimage": "scikit-image", "sklearn": "scikit-learn", "pywt": "pywavelets"}.get(name, name)
+    for line in requires("braggscope") or []:
+        found = re.match(r"([\w.-]+).*extra == ['\"](\w+)", line)
+        if found and found[1].lower() == called.lower():
+            return f"this needs the package {called}, which is not installed: pip install 'braggscope[{found[2]}]'"
+    return f"{error} (this is a defect; --debug before the command shows where)"
 
 
 def _told(message: str, code: int) -> int:

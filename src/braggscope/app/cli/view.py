@@ -14,12 +14,15 @@ from .shared import Overwrite
 FORMATS = (".png", ".pdf", ".svg")
 MapFile = Annotated[Path, typer.Argument(help="Map file.", metavar="MAP")]
 Output = Annotated[Path, typer.Option("--output", "-o", help=f"Picture to write ({', '.join(FORMATS)}).")]
-View = Annotated[str, typer.Option("--view", help="Which picture (`braggscope info --modality NAME` lists them).")]
+View = Annotated[
+    str | None,
+    typer.Option("--view", help="Which picture (`braggscope info --modality NAME` lists them); left out, the first there is."),
+]
 ScanOption = Annotated[Path | None, typer.Option("--scan", help="The scan of the map, for views that show frames.")]
 
 
 def view(
-    map_file: MapFile, output: Output, name: View = "overview", scan: ScanOption = None, overwrite: Overwrite = False
+    map_file: MapFile, output: Output, name: View = None, scan: ScanOption = None, overwrite: Overwrite = False
 ) -> None:
     """Draw a map: the quantities beside their standard deviations, or another of the modality's views."""
     from braggscope.core.maps import load

@@ -15,7 +15,7 @@ MODALITY = Modality(
     calibrate=f"{_HERE}.calibrate:calibrate",
     default_method="indexing",
     views={
-        **{name: f"{_HERE}.views.overview:{name}" for name in ("overview", "pattern")},
+        "overview": f"{_HERE}.views.overview:overview",
         "grain_map": f"{_HERE}.views.grains:grain_map",
         "boundaries": f"{_HERE}.views.boundaries:boundaries",
         "correlation": f"{_HERE}.views.correlation:correlation",
@@ -23,9 +23,11 @@ MODALITY = Modality(
         "indexed_pattern": f"{_HERE}.views.indexed:indexed_pattern",
         "ebsd_comparison": f"{_HERE}.views.ebsd:ebsd_comparison",
         "peaks": f"{_HERE}.views.peaks:peaks",
+        "pattern": f"{_HERE}.views.overview:pattern",
     },
     example_geometry=f"{_HERE}.geometry:film",
     example_forward=f"{_HERE}.forward:example",
     example_phantom={"shape": (18, 20), "frame_shape": (60, 50), "step": 0.2},
-    example_options={"indexing": {"within": 0.3, "sample": 40}},  # the example's pixels are huge
+    example_scans={"indexing": {"shape": (8, 9), "frame_shape": (122, 102), "size": 1.0}},
+    example_options={"indexing": {"within": 0.5, "sample": 10, "threshold": 15.0}},  # the example's pixels are huge
 )

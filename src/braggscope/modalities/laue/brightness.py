@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -69,16 +70,27 @@ def layer(
     """
     reflections = reflections_of(crystal, geometry)
     low, high = geometry.energy_low_kev, geometry.energy_high_kev
-    energy = np.arange(low, high + STEP_KEV, STEP_KEV)
+    energy = _energies(low, high)
     family, table = _families(reflections, energy)
     table *= spectrum(geometry)(energy) / cell_volume(crystal) ** 2
-    own = absorption_coefficient(crystal, energy)
-    over = absorption_coefficient(above[0], energy) if above else np.zeros_like(own)
+    own = _absorption(crystal, low, high)
+    over = _absorption(above[0], low, high) if above else np.zeros_like(own)
     depth = np.array([math.inf if thickness_um is None else thickness_um, above[1] if above else 0.0])
     return Layer(
         reflections, family, table, np.stack([own, over]), depth, np.array([energy[0], STEP_KEV, low, high]),
         np.linalg.inv(detector_matrix(geometry)), np.array(geometry.frame_shape), surface_normal(geometry),
     )  # fmt: skip
+
+
+def _energies(low: float, high: float) -> np.ndarray:
+    """Energies of the tables, keV."""
+    return np.arange(low, high + STEP_KEV, STEP_KEV)
+
+
+@lru_cache(maxsize=16)
+def _absorption(crystal: Crystal, low: float, high: float) -> np.ndarray:
+    """mu at these energies, 1/um; kept, since it takes as long as all other tables of a layer."""
+    return absorption_coefficient(crystal, _energies(low, high))
 
 
 def _families(reflections: Reflections, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

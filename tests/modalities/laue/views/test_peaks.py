@@ -16,7 +16,7 @@ def test_the_detector_is_drawn_with_row_0_above():
     figure = peaks(table(500))
     detector = figure.axes[0]
     assert detector.get_xlim() == (-0.5, 79.5) and detector.get_ylim() == (63.5, -0.5)
-    assert "1 peaks" in figure.get_suptitle()
+    assert "1 peak," in figure.get_suptitle()
     figure.draw_without_rendering()
 
 

@@ -186,6 +186,8 @@ class Indexing(PerFrame):
 
     def _cleaned(self, pattern: Pattern) -> Pattern:
         """A pattern without the spots of the substrate."""
+        if not len(self.standing):
+            return pattern
         moving = _apart(pattern.places, self.standing, self.within)
         return self._pattern(pattern.places[moving], pattern.light[moving], np.sqrt(pattern.variance[moving]))
 

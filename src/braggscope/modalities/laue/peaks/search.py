@@ -213,15 +213,22 @@ def _norms(counts: np.ndarray, ground: Background) -> tuple[np.ndarray, float]:
         for k in range(2):
             inner = room[2 + k, filters.HALO : filters.HALO + height : 2, filters.HALO : filters.HALO + wide]
             three = np.stack([inner[:, : -2 * APART], inner[:, APART:-APART], inner[:, 2 * APART :]])
-            dark = np.quantile(inner, 0.5) + LIGHT * (np.quantile(inner, 0.5) - np.quantile(inner, 0.16))
+            low, middle = _quantiles(inner.ravel(), 0.16, 0.5)
+            dark = middle + LIGHT * (middle - low)
             free = ((three != 0) & (three < dark)).all(0)
             rest[k].append((three[1] - 0.5 * (three[0] + three[2]))[free])
     factors = []
     for k, values in enumerate(map(np.concatenate, rest)):
         enough = len(values) >= 256
-        scatter = float(np.diff(np.quantile(values, [0.25, 0.75]))[0]) / (1.349 * math.sqrt(1.5)) if enough else 0.0
+        scatter = float(np.diff(_quantiles(values, 0.25, 0.75))[0]) / (1.349 * math.sqrt(1.5)) if enough else 0.0
         factors.append(max(scatter * float(filters.NORMS[k]), 0.5) if enough else 1.0)
     return (filters.NORMS / np.array(factors, np.float32)).astype(np.float32), factors[0]
+
+
+def _quantiles(values: np.ndarray, *parts: float) -> np.ndarray:
+    """The values below which these parts of many lie, without interpolation."""
+    at = [int(part * len(values)) for part in parts]
+    return np.partition(values, at)[at]
 
 
 def _once(row: np.ndarray, column: np.ndarray, flag: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from scipy.ndimage import maximum_filter
 
 from ..detector import detector_matrix, spots
 from ..files.table import stated_geometry
@@ -19,6 +21,7 @@ from .overview import pattern_figure
 
 WRITTEN = 25  # spots of a grain whose indices are written, brightest planes first
 COLOURS = ("#4cc9ff", "#ffa62b", "#7cff6b", "#ff6f9c", "#ffe66d", "#c99bff", "#2ff5d4", "#ffffff")  # seen on black
+DARK = [withStroke(linewidth=1.5, foreground="black")]  # around letters
 STRAIN = (("xx", "xy", "xz"), ("xy", "yy", "yz"), ("xz", "yz", "zz"))
 
 
@@ -31,14 +34,15 @@ def indexed_pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     if "spot_grain" not in dataset or "U" not in dataset:
         return None
     geometry = stated_geometry(dataset)
-    figure = _frame_figure(dataset, scan) or _empty_figure(dataset, geometry)
+    frame = _frame(dataset, scan)
+    figure = _empty_figure(dataset, geometry) if frame is None else pattern_figure(frame)
     ax = figure.axes[0]
     limits = ax.get_xlim(), ax.get_ylim()
     for i, number in enumerate(dataset["grain"].values):
         colour = COLOURS[i % len(COLOURS)]
         _draw_grain(ax, dataset, int(number), colour)
         if geometry is not None:
-            _draw_missing(ax, dataset.isel(grain=i), dataset, geometry, colour)
+            _draw_missing(ax, dataset.isel(grain=i), dataset, geometry, colour, frame)
     ax.set(xlim=limits[0], ylim=limits[1])
     said = f"{dataset.attrs.get('explained', '?')} of {dataset.attrs.get('peaks', '?')} peaks explained"
     ax.set_title(f"{dataset.sizes['grain']} grain{'s' if dataset.sizes['grain'] != 1 else ''}, {said}", fontsize=9, loc="left")
@@ -60,17 +64,22 @@ def _draw_grain(ax: Axes, dataset: xr.Dataset, number: int, colour: Any) -> None
     ax.scatter(column, row, s=70, facecolors="none", edgecolors=[colour], linewidths=1.1, label=words)
     for k in np.argsort((hkl**2).sum(1), kind="stable")[:WRITTEN]:
         text = " ".join(f"{-v}\u0305" if v < 0 else str(v) for v in hkl[k])
-        ax.annotate(text, (column[k], row[k]), xytext=(5, 5), textcoords="offset points", fontsize=6.5, color=colour)
+        ax.annotate(text, (column[k], row[k]), xytext=(5, 5), textcoords="offset points", fontsize=6.5, color=colour, path_effects=DARK)
 
 
-def _draw_missing(ax: Axes, one: xr.Dataset, dataset: xr.Dataset, geometry: LaueGeometry, colour: Any) -> None:
-    """Crosses at predicted spots of the brightest planes that no peak was matched to."""
+def _draw_missing(
+    ax: Axes, one: xr.Dataset, dataset: xr.Dataset, geometry: LaueGeometry, colour: Any, frame: np.ndarray | None
+) -> None:
+    """Crosses at predicted spots of the brightest planes that no peak was matched to, where the detector counts."""
     reflections = reflections_of(material(str(one["material"].values)), geometry)
     strain = np.nan_to_num([[float(one[f"strain_{n}"]) for n in line] for line in STRAIN])
     row, column, energy = spots(np.linalg.inv(detector_matrix(geometry)), reflections.q @ deformed(one["U"].values, strain).T)
     rows, columns = geometry.rows or 0, geometry.columns or 0
     inside = np.isfinite(row) & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
     lit = reflections.shown(energy, geometry.energy_low_kev, geometry.energy_high_kev)
+    if frame is not None:
+        counted = maximum_filter(np.nan_to_num(frame), 5) > 0
+        inside[inside] = counted[tuple(np.stack([row[inside], column[inside]]).astype(int))]
     bright = np.flatnonzero(inside & lit)[: int(one["matched"])]
     of = dataset["spot_grain"].values == int(one["grain"])
     matched = np.stack([dataset[n].values[of] - dataset[f"{n}_offset"].values[of] for n in ("spot_row", "spot_column")], 1)
@@ -79,14 +88,14 @@ def _draw_missing(ax: Axes, one: xr.Dataset, dataset: xr.Dataset, geometry: Laue
     ax.scatter(place[far, 1], place[far, 0], s=28, marker="x", color=[colour], linewidths=0.8)
 
 
-def _frame_figure(dataset: xr.Dataset, scan: Any) -> Figure | None:
+def _frame(dataset: xr.Dataset, scan: Any) -> np.ndarray | None:
     """The frame that was indexed, where the scan is there."""
     if scan is None:
         return None
     number = int(json.loads(str(dataset.attrs.get("options", "{}"))).get("frame", 0))
     only = np.arange(int(np.prod(scan.shape))) == number
     frame = next((one for batch in scan.batches(1, only=only) for one in batch.frames), None)
-    return None if frame is None else pattern_figure(frame.astype(float))
+    return None if frame is None else frame.astype(float)
 
 
 def _empty_figure(dataset: xr.Dataset, geometry: LaueGeometry | None) -> Figure:

@@ -15,17 +15,18 @@ from matplotlib.figure import Figure
 from braggscope.core.maps import quantity_names
 from braggscope.plot.panels import maps_figure
 
+TABLES = ("peak", "grain", "direction", "measure")  # dimensions of results that are not over positions
 ELSEWHERE = ("grain", "red", "green", "blue", "reduced_deviance")  # have panels or views of their own
 
 
 def overview(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     """Every quantity of the positions beside its standard deviation, and the flags.
 
-    None for a map with nothing over positions, as tables of curves and distributions, which have views of their own.
+    None for a map with nothing over positions, as tables of peaks or curves, which have views of their own.
     """
     over = dataset["flag"].dims
     names = [n for n in quantity_names(dataset) if dataset[n].dims == over and n not in ELSEWHERE]
-    if not names or len(over) > 2 or over in (("direction",), ("measure",)):
+    if not names or len(over) > 2 or set(over) & set(TABLES):
         return None
     signed = tuple(n for n in names if n.startswith(("strain_", "orientation_")))
     method = str(dataset.attrs.get("method", "laue")).replace("_", " ")

@@ -10,13 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from ..peaks.background import background
+
 MOST = 20_000  # peaks that one picture can show
 
 
 def peaks(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     """Peaks on the detector coloured by their light, flagged ones grey; errors of the places; widths along both axes.
 
-    None for what is no table of peaks. With a scan of one frame the peaks lie on it.
+    None for what is no table of peaks. With a scan of one frame the peaks lie on it, shown less its background over its noise.
     """
     if not {"row", "column", "sigma_major", "significance"} <= set(dataset) or dataset["flag"].dims != ("peak",):
         return None
@@ -29,7 +31,7 @@ def peaks(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     _widths(parts["widths"], shown.isel(peak=good))
     left = dataset.sizes["peak"] - shown.sizes["peak"]
     figure.suptitle(
-        f"{dataset.sizes['peak']} peaks, {int((dataset['flag'].values == 0).sum())} without a flag"
+        f"{dataset.sizes['peak']} peak{'s' if dataset.sizes['peak'] != 1 else ''}, {int((dataset['flag'].values == 0).sum())} without a flag"
         + (f"; {left} more are not drawn" if left else ""),
         fontsize=9,
     )
@@ -39,9 +41,7 @@ def peaks(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
 def _detector(ax: Axes, shown: xr.Dataset, good: np.ndarray, scan: Any) -> None:
     """Peaks on the detector, over the frame where it is one."""
     if scan is not None and int(np.prod(scan.shape)) == 1:
-        frame = np.asarray(scan.frame(0), float)
-        low, high = np.nanpercentile(frame, [2, 99.7])
-        ax.imshow(np.clip(frame, low, max(high, low + 1)), cmap="gray_r", interpolation="nearest")
+        ax.imshow(_above_background(scan.frame(0)), cmap="gray_r", vmin=0, vmax=20, interpolation="nearest")
     rows, columns = (
         float(shown.attrs.get(f"frame_{n}", np.nanmax(shown[n[:-1]].values, initial=1))) for n in ("rows", "columns")
     )
@@ -53,6 +53,14 @@ def _detector(ax: Axes, shown: xr.Dataset, good: np.ndarray, scan: Any) -> None:
         points = ax.scatter(shown["column"].values[good], shown["row"].values[good], s=14, linewidths=0, alpha=0.8, **colours)
         ax.figure.colorbar(points, ax=ax, fraction=0.046, pad=0.02, label="intensity (count)")
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), xlabel="column (px)", ylabel="row (px)", aspect="equal")
+
+
+def _above_background(frame: np.ndarray) -> np.ndarray:
+    """Counts less their background in standard deviations, shape (row, column)."""
+    counts = np.asarray(frame, np.float32)
+    ground = background(counts, lambda work, count: work(0, count))
+    level, sigma = ground.at_pixels(*np.indices(counts.shape), counts.shape)
+    return (counts - level) / sigma
 
 
 def _errors(ax: Axes, good: xr.Dataset) -> None:
