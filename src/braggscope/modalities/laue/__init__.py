@@ -28,6 +28,9 @@ MODALITY = Modality(
     example_geometry=f"{_HERE}.geometry:film",
     example_forward=f"{_HERE}.forward:example",
     example_phantom={"shape": (18, 20), "frame_shape": (60, 50), "step": 0.2},
-    example_scans={"indexing": {"shape": (8, 9), "frame_shape": (122, 102), "size": 1.0}},
+    example_scans={
+        "indexing": {"shape": (8, 9), "frame_shape": (122, 102), "size": 1.0},
+        "unmixing": {"shape": (8, 9), "frame_shape": (244, 204), "size": 0.7},
+    },
     example_options={"indexing": {"within": 0.5, "sample": 10, "threshold": 15.0}},  # the example's pixels are huge
 )

@@ -28,7 +28,7 @@ from ..indexing.catalogue import catalogue_of
 from ..indexing.indexed import rotation_vectors
 from ..indexing.refinement import COMPONENTS
 from ..reflections import material
-from ..unmixing.deblurring import deblurred, scales
+from ..unmixing.deblurring import STEPS, deblurred, scales
 from ..unmixing.finding import Finding, Found
 from ..unmixing.lighting import FrameFits
 from ..unmixing.sums import FWHM, summed
@@ -58,7 +58,7 @@ class Unmixing(Estimator):
     within: float = option(1.5, "distance within which a peak belongs to a spot", unit="px")
     same_within: float = option(0.3, "neighbouring grains whose orientations are nearer than this are one", unit="deg")
     intensity_error: float = option(0.3, "how far the strength of a spot may be from the kinematic one, in parts of it")
-    steps: int = option(150, "steps of the deblurring")
+    steps: int = option(STEPS, "steps of the deblurring")
     known: tuple[Found, FrameFits] | None = dataclasses.field(default=None, repr=False)
     centre: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, int), repr=False)
 

@@ -66,6 +66,7 @@ def grains_in(
     use: np.ndarray | None = None,
     anchors: int = ANCHORS,
     false: float = FALSE,
+    fewest: int = FEWEST,
 ) -> Iterator[Grain]:
     """The grains of a material, as they are found: usually those with most spots first.
 
@@ -84,15 +85,15 @@ def grains_in(
     dull = np.zeros(len(pattern), bool)
     while found < most and failed < anchors:
         left = np.flatnonzero(search & ~dull)
-        if len(left) < FEWEST:
+        if len(left) < fewest:
             return
         anchor, alive = left[0], np.flatnonzero(search)
-        turn, count = _best_pair(anchor, alive, pattern, catalogue)
+        turn, count = _best_pair(anchor, alive, pattern, catalogue, fewest)
         tried += count
         grain = (
             None
             if turn is None
-            else _accepted(turn, pattern, catalogue, search, free, chances, tried, within, largest_strain, false)
+            else _accepted(turn, pattern, catalogue, search, free, chances, tried, within, largest_strain, false, fewest)
         )
         if grain is None:
             dull[anchor], failed = True, failed + 1
@@ -104,21 +105,23 @@ def grains_in(
         yield grain
 
 
-def _best_pair(anchor: int, alive: np.ndarray, pattern: Pattern, catalogue: Catalogue) -> tuple[np.ndarray | None, int]:
+def _best_pair(
+    anchor: int, alive: np.ndarray, pattern: Pattern, catalogue: Catalogue, fewest: int
+) -> tuple[np.ndarray | None, int]:
     """The orientation that explains most of the peaks alive, and how many were tried."""
     at = int(np.searchsorted(alive, anchor))
     partners = np.delete(np.arange(min(len(alive), PARTNERS)), at) if at < PARTNERS else np.arange(PARTNERS)
     best = np.full((3, 3), np.nan)
     score, tried = kernels.best_of_anchor(
         at, partners, pattern.directions[alive], pattern.sines[alive], catalogue.tolerance, *catalogue.pairs, *catalogue.lookup,
-        FEWEST - 1, np.empty(len(alive)), np.empty((3, 3)), best,
+        fewest - 1, np.empty(len(alive)), np.empty((3, 3)), best,
     )  # fmt: skip
     return (best, tried) if score > 0 else (None, tried)
 
 
 def _accepted(
     turn: np.ndarray, pattern: Pattern, catalogue: Catalogue, search: np.ndarray, free: np.ndarray, chances: np.ndarray,
-    tried: int, within: float, largest_strain: float, false: float,
+    tried: int, within: float, largest_strain: float, false: float, fewest: int,
 ) -> Grain | None:  # fmt: skip
     """The grain refined, unless it may be chance."""
     rigid = refined(turn, pattern, catalogue, use=search, within=within, strain=False)
@@ -133,10 +136,10 @@ def _accepted(
     odds = min(log_tail(n - 2, mean * part**2) for n, part in zip(within_parts, SHRUNK, strict=True))
     odds = min(odds + np.log(max(tried, 1) * len(SHRUNK)), 0.0)
     count = int((squares < np.inf).sum())
-    if odds > np.log(false) or count < max(FEWEST, TIMES_CHANCE * mean):
+    if odds > np.log(false) or count < max(fewest, TIMES_CHANCE * mean):
         return None
     grain = refined(rigid.turn, pattern, catalogue, use=free, within=within)
-    if grain is None or grain.matched < max(FEWEST, TIMES_CHANCE * mean) or grain.seen < SEEN:
+    if grain is None or grain.matched < max(fewest, TIMES_CHANCE * mean) or grain.seen < SEEN:
         return None
     strain, std = np.abs(grain.strain), np.sqrt(np.diag(grain.covariance)[3:])
     bearable = largest_strain if grain.seen > HALF_SEEN else largest_strain / 2

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STEPS = 150
+STEPS = 500
 POWER = 2.0
-SHARPER, AFTER = 0.01, 0.3  # epsilon, and the part of the steps after which it begins
+SHARPER, AFTER = 0.005, 0.3  # epsilon, and the part of the steps after which it begins
 MARGIN = 3.0  # standard deviations of the footprint that the cells reach beyond the scan
 DARK = 1e-3  # part of the largest sum of K below which a cell is not seen
 LEAST = 1e-6  # light, of a full film

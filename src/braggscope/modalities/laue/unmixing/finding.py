@@ -26,12 +26,16 @@ from .peaks import Peaks, block, peaks_left, strongest
 from .spots import Images, images_of
 from .sums import Sums
 
-CHANCE = (1e-8, 1e-4, 1e-2, 1.0)
-"""Probability of a false grain that is accepted before its light is looked at, in a search and those in what it left."""
+SEARCHES = ((1e-8, 5), (1e-4, 5), (1e-2, 5), (1.0, 4), (1.0, 4))
+"""Probability of a false grain that is accepted before its light is looked at, and spots that it must have, at least: of a search
+and of those in what it left."""
 EACH = 20  # grains that are searched for about a centre
 FITS, STRENGTHS = 2, 2  # of orientations, and of light and strengths in turns
 WORST = 0.5  # px: standard deviation of the place of a spot that is used to refine its grain
 WITHIN = 2.0  # px between such a place and its prediction
+STRAIN_KNOWN = 5e-4
+"""Standard deviation of the strain from which on it is taken as 0: with few spots it trades against the orientation, which then
+leaves the spots that are seen where they are, but not the others."""
 NEIGHBOURS = 3  # centres within which equal orientations are one grain
 
 
@@ -74,10 +78,10 @@ class Finding:
         """The grains of the scan."""
         known: list[_Seated] = []
         fit = self._fitted(known)
-        for false in CHANCE:
+        for false, fewest in SEARCHES:
             left = peaks_left(self.sums, fit.images, fit.lights, self.geometry.spot_px, self.threshold)
             before = len(known)
-            for one in self._indexed(strongest(left, self.sums.shape), false):
+            for one in self._indexed(strongest(left, self.sums.shape), false, fewest):
                 if self._is_new(one, known):
                     known.append(one)
             if len(known) == before:
@@ -127,7 +131,7 @@ class Finding:
             better.append(one if again is None or again.matched < len(own) / 2 else _Seated(again, one.seat))
         return better
 
-    def _indexed(self, peaks: Peaks, false: float) -> list[_Seated]:
+    def _indexed(self, peaks: Peaks, false: float, fewest: int) -> list[_Seated]:
         """Grains from the peaks about each centre in turn, the richest first; peaks explained are not used again."""
         left = np.ones(len(peaks.at), bool)
         count = np.bincount(peaks.centre, minlength=len(self.sums.mean))
@@ -135,7 +139,7 @@ class Finding:
         for centre in np.argsort(-count, kind="stable"):
             own = self._about(int(centre), peaks, left)
             pattern = self._pattern(peaks, own)
-            for grain in grains_in(pattern, self.catalogue, most=EACH, within=self.within, false=false):
+            for grain in grains_in(pattern, self.catalogue, most=EACH, within=self.within, false=false, fewest=fewest):
                 explained = own[pattern.order[grain.peaks]]
                 seat = _middle(peaks.centre[explained], self.sums.shape)
                 around = self._about(seat, peaks, left)
@@ -155,9 +159,14 @@ class Finding:
         return pattern_of(peaks.at[which, 0], peaks.at[which, 1], peaks.height[which], self.geometry)
 
     def _refined(self, grain: Grain, pattern: Pattern, within: float) -> Grain | None:
+        """A grain from a pattern: strained where its strain is well known from it, else rigid."""
         if len(pattern) < 3:
             return None
-        return refined(grain.turn, pattern, self.catalogue, use=np.ones(len(pattern), bool), within=within)
+        use = np.ones(len(pattern), bool)
+        found = refined(grain.turn, pattern, self.catalogue, use=use, within=within)
+        if found is None or np.sqrt(np.diag(found.covariance)[3:]).max() < STRAIN_KNOWN:
+            return found
+        return refined(grain.turn, pattern, self.catalogue, use=use, within=within, strain=False)
 
     def _is_new(self, one: _Seated, known: list[_Seated]) -> bool:
         """Whether no grain of this orientation is known nearby."""

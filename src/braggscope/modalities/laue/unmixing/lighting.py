@@ -184,7 +184,7 @@ class FrameFits:
         inverse: list[np.ndarray] = [np.empty((0, 0))] * len(near)
 
         def work(first: int, stop: int) -> None:
-            image = np.zeros(weight.shape[1], np.float32)
+            image = np.zeros(len(sums.same), np.float32)
             for c in range(first, stop):
                 weight[c] = weights_at(sums, c)
                 inverse[c] = inverse_at(near[c], weight[c].astype(np.float32), images, image)

@@ -64,8 +64,8 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
 
     y, x: Places of the flat positions of the scan, um, shape (position,).  sigma_um: Of the footprint along y and x.
     """
-    along = [_centres(at, APART * s) for at, s in ((y, sigma_um[0]), (x, sigma_um[1]))]
-    centre_y, centre_x = (c.ravel() for c in np.meshgrid(*along, indexing="ij"))
+    along_y, along_x = _centres(y, APART * sigma_um[0]), _centres(x, APART * sigma_um[1])
+    centre_y, centre_x = (c.ravel() for c in np.meshgrid(along_y, along_x, indexing="ij"))
     pixels = math.prod(source.frame_shape)
     total = np.zeros((len(centre_y), pixels), np.float32)
     weight, square, good = np.zeros(len(centre_y)), np.zeros(len(centre_y)), np.ones(pixels, bool)
@@ -83,7 +83,8 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
     part = np.full(len(weight), np.inf)
     part[there] = square[there] / weight[there] ** 2
     total[:, ~good] = 0
-    return Sums(*along, total, part, _standing(total[there], part[there]), good, frames / len(total), source.frame_shape)
+    same = _standing(total[there], part[there])
+    return Sums(along_y, along_x, total, part, same, good, frames / len(total), source.frame_shape)
 
 
 def _centres(at: np.ndarray, apart: float) -> np.ndarray:

@@ -64,7 +64,9 @@ def _draw_grain(ax: Axes, dataset: xr.Dataset, number: int, colour: Any) -> None
     ax.scatter(column, row, s=70, facecolors="none", edgecolors=[colour], linewidths=1.1, label=words)
     for k in np.argsort((hkl**2).sum(1), kind="stable")[:WRITTEN]:
         text = " ".join(f"{-v}\u0305" if v < 0 else str(v) for v in hkl[k])
-        ax.annotate(text, (column[k], row[k]), xytext=(5, 5), textcoords="offset points", fontsize=6.5, color=colour, path_effects=DARK)
+        ax.annotate(
+            text, (column[k], row[k]), xytext=(5, 5), textcoords="offset points", fontsize=6.5, color=colour, path_effects=DARK
+        )
 
 
 def _draw_missing(
