@@ -93,8 +93,8 @@ def lights(sums: Sums, images: Images, near: list[np.ndarray]) -> Lights:
 
 
 def weights_at(sums: Sums, centre: int) -> np.ndarray:
-    """One over the variance of each pixel of a frame about a centre, 0 where it may not be used."""
-    return np.where(sums.good, 1 / sums.variance(centre), 0).astype(np.float32)
+    """One over the variance of each pixel of a frame about a centre, 0 where it may not be used; float32."""
+    return sums.weight[centre].astype(np.float32)
 
 
 def inverse_at(near: np.ndarray, weight: np.ndarray, images: Images, image: np.ndarray) -> np.ndarray:
@@ -180,17 +180,15 @@ class FrameFits:
 
     @classmethod
     def of(cls, sums: Sums, images: Images, near: list[np.ndarray]) -> FrameFits:
-        weight = np.empty(sums.mean.shape, np.float16)
         inverse: list[np.ndarray] = [np.empty((0, 0))] * len(near)
 
         def work(first: int, stop: int) -> None:
             image = np.zeros(len(sums.same), np.float32)
             for c in range(first, stop):
-                weight[c] = weights_at(sums, c)
-                inverse[c] = inverse_at(near[c], weight[c].astype(np.float32), images, image)
+                inverse[c] = inverse_at(near[c], weights_at(sums, c), images, image)
 
         in_threads(work, len(near))
-        return cls(images, sums.same, weight, near, inverse)
+        return cls(images, sums.same, sums.weight, near, inverse)
 
     def light(self, frames: np.ndarray, mask: np.ndarray | None, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Light on each grain and its variance, shape (frame, grain); 0 and inf where it may have none.

@@ -20,6 +20,7 @@ FWHM = 2 * math.sqrt(2 * math.log(2))
 APART = 0.7  # standard deviations of the footprint between centres
 REACH = 3.0  # standard deviations up to which frames count
 BACKGROUND = 20.0  # percentile over the centres: most of the time no grain's spot is on a pixel
+DARKEST = 0.1  # counts^2: the variance of a pixel, at least
 PIXELS = 1 << 14  # of the frames that are added at a time
 
 
@@ -31,7 +32,8 @@ class Sums:
     mean: Shape (cy * cx, row * column), float32, counts of a frame.
     part: sum k^2 / (sum k)^2, shape (cy * cx,); inf where no frame was.
     same: The background with what stands still, shape (row * column,).
-    good: Pixels that may be used, shape (row * column,).
+    weight: One over the variance of each pixel of a frame about a centre, as Poisson counts have it, 0 where it may not be used;
+        float16, shape (cy * cx, row * column).
     frames: How many there were for each centre.
     frame_shape: Rows and columns.
     """
@@ -41,17 +43,13 @@ class Sums:
     mean: np.ndarray
     part: np.ndarray
     same: np.ndarray
-    good: np.ndarray
+    weight: np.ndarray
     frames: float
     frame_shape: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.y), len(self.x)
-
-    def variance(self, centre: int) -> np.ndarray:
-        """Of a single frame about a centre, counts^2, shape (row * column,), as Poisson counts have it."""
-        return np.maximum(self.mean[centre], np.maximum(self.same, 0.1))
 
     def nearest(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The centre nearest to places, um."""
@@ -84,7 +82,17 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
     part[there] = square[there] / weight[there] ** 2
     total[:, ~good] = 0
     same = _standing(total[there], part[there])
-    return Sums(along_y, along_x, total, part, same, good, frames / len(total), source.frame_shape)
+    weight = weights(total, same, good)
+    return Sums(along_y, along_x, total, part, same, weight, frames / len(total), source.frame_shape)
+
+
+def weights(mean: np.ndarray, same: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """One over the variance of a frame about each centre, 0 where a pixel is not good; float16, as `mean` in shape."""
+    made = np.zeros(mean.shape, np.float16)
+    least = np.maximum(same, DARKEST)
+    for own, weight in zip(mean, made, strict=True):
+        np.divide(1, np.maximum(own, least), out=weight, where=good, casting="unsafe")
+    return made
 
 
 def _centres(at: np.ndarray, apart: float) -> np.ndarray:
