@@ -59,7 +59,7 @@ def index(
     catalogues = catalogues_of([crystal(name) for name in names], geometry, tolerance_deg=tolerance)
     found = pattern_of_table(peaks, geometry, known_to=KNOWN * within_px)
     if len(found) == 0:
-        raise InputError("the pattern has no peaks; look at it, and lower the threshold of the peak search if it shows some")
+        raise InputError("the pattern has no peaks of a certain place")
     every = index_pattern(found, catalogues, most=grains, within=within_px, largest_strain=largest_strain)
     table = grain_table(every, found, catalogues)
     absent = [name for name in (one.crystal.name for one in catalogues) if not any(g.material == name for g in every)]
