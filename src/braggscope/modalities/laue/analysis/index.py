@@ -28,9 +28,9 @@ def index(
     pattern: Scan | xr.Dataset,
     *,
     material: Annotated[
-        tuple[str, ...] | None, Says("built-in name or CIF file; several, the substrate first; left out: of the geometry")
+        tuple[str, ...] | None, Says("built-in name or CIF file; several, the substrate, one crystal, first; left out: of the geometry")
     ] = None,
-    grains: Annotated[int, Says("grains of each material at most")] = 20,
+    grains: Annotated[int, Says("grains of each material but a substrate at most")] = 20,
     energy: Annotated[str | None, Says("band as LOW:HIGH; left out: of the geometry", unit="keV")] = None,
     within_px: Annotated[float, Says("distance within which a peak belongs to a spot", unit="px")] = 1.0,
     tolerance: Annotated[float, Says("between scattering vectors while searching", unit="deg")] = 0.1,
