@@ -21,9 +21,7 @@ View = Annotated[
 ScanOption = Annotated[Path | None, typer.Option("--scan", help="The scan of the map, for views that show frames.")]
 
 
-def view(
-    map_file: MapFile, output: Output, name: View = None, scan: ScanOption = None, overwrite: Overwrite = False
-) -> None:
+def view(map_file: MapFile, output: Output, name: View = None, scan: ScanOption = None, overwrite: Overwrite = False) -> None:
     """Draw a map: the quantities beside their standard deviations, or another of the modality's views."""
     from braggscope.core.maps import load
 

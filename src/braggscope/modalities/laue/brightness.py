@@ -58,8 +58,8 @@ class Layer:
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """The arguments of `kernels.pattern` after the orientation."""
-        parts = (self.family, self.table, self.absorption, self.depth, self.energy, self.detector, self.size, self.normal, self.field)
-        return (self.reflections.q, *parts)
+        tables = (self.family, self.table, self.absorption, self.depth, self.energy)
+        return (self.reflections.q, *tables, self.detector, self.size, self.normal, self.field)
 
 
 def layer(

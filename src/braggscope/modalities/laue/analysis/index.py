@@ -28,7 +28,7 @@ def index(
     pattern: Scan | xr.Dataset,
     *,
     material: Annotated[
-        tuple[str, ...] | None, Says("built-in name or CIF file; several, the substrate, one crystal, first; left out: of the geometry")
+        tuple[str, ...] | None, Says("name or CIF file; several, the substrate, one crystal, first; left out: of the geometry")
     ] = None,
     grains: Annotated[int, Says("grains of each material but a substrate at most")] = 20,
     energy: Annotated[str | None, Says("band as LOW:HIGH; left out: of the geometry", unit="keV")] = None,

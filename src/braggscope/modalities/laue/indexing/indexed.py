@@ -36,7 +36,8 @@ def index_pattern(
 
     catalogues: Of the materials, the substrate first.  most: Grains of each other material.  within: px.
     """
-    use, found = np.ones(len(pattern), bool), []
+    use = np.ones(len(pattern), bool)
+    found: list[Grain] = []
     for i, one in enumerate(catalogues):
         number = 1 if i == 0 and len(catalogues) > 1 else most
         found += grains_in(pattern, one, use=use, most=number, within=within, largest_strain=largest_strain)

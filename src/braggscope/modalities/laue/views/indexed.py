@@ -27,7 +27,7 @@ STRAIN = (("xx", "xy", "xz"), ("xy", "yy", "yz"), ("xz", "yz", "zz"))
 
 
 def indexed_pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
-    """The pattern with the spots of each grain: circles (or other marks) where a peak was matched, crosses where a spot is predicted and none was.
+    """The pattern with the spots of each grain: marks where a peak was matched, crosses where a spot is predicted and none was.
 
     Indices stand at the spots of low order; crosses are drawn for as many of the brightest planes as were matched. None for
     what is no result of `index`. Without the scan, spots alone.
