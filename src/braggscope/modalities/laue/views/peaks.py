@@ -60,7 +60,7 @@ def _above_background(frame: np.ndarray) -> np.ndarray:
     """Counts less their background in standard deviations, shape (row, column)."""
     counts = np.asarray(frame, np.float32)
     ground = background(counts, lambda work, count: work(0, count))
-    rows, columns = np.indices(counts.shape)
+    rows, columns = np.mgrid[: counts.shape[0], : counts.shape[1]]
     level, sigma = ground.at_pixels(rows, columns, counts.shape)
     return (counts - level) / sigma
 
