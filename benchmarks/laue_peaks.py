@@ -27,6 +27,7 @@ from braggscope.modalities.laue.peaks.search import Search, find_spots, of_batch
 from braggscope.modalities.laue.peaks.table import peak_table
 
 READ_OUT = 2.0
+LONE = 13.0  # px to the next spot, beyond which none disturbs another's fit
 FIRST_SEED = 100  # thresholds and tile rules were chosen on seeds 0 to 2
 
 
@@ -92,6 +93,7 @@ def judged(frame: np.ndarray, truth: np.ndarray) -> dict[str, object]:
                 alone[i] = False
     inside = ((truth[:, :2] > 1) & (truth[:, :2] < np.array(frame.shape) - 2)).all(axis=1)
     strict, rest = strong & alone & inside, strong & ~(alone & inside)
+    lone = strict & (truths.query(truth[:, :2], k=2)[0][:, 1] > LONE)
     found = usable & (table["significance"].values > 5)
     wrong = found & (truths.query(place)[0] > 1.5)
     fitted = np.flatnonzero((flag == 0) & (table["significance"].values > 5))
@@ -103,7 +105,8 @@ def judged(frame: np.ndarray, truth: np.ndarray) -> dict[str, object]:
     ])  # fmt: skip
     light = (table["intensity"].values[pairs] - truth[which, 2]) / table["intensity_std"].values[pairs]
     return {
-        "strict": (int((far[strict] < 1.5).sum()), int(strict.sum())), "rest": (int((far[rest] < 1.5).sum()), int(rest.sum())),
+        "strict": (int((far[strict] < 1.5).sum()), int(strict.sum())), "lone": (int((far[lone] < 1.5).sum()), int(lone.sum())),
+        "rest": (int((far[rest] < 1.5).sum()), int(rest.sum())),
         "found": (int(found.sum() - wrong.sum()), int(found.sum())), "z": z, "light": light,
         "failed": int((flag & FAILED > 0).sum()), "missed": truth[strict & (far >= 1.5)], "wrong": place[wrong],
     }  # fmt: skip
@@ -115,12 +118,13 @@ def robust(values: np.ndarray) -> float:
 
 def on_simulations(seeds: int) -> None:
     for what, shape, count in (("2048 x 2048, 1500 spots", (2048, 2048), 1500), ("487 x 407, 300 spots", (487, 407), 300)):
-        strict, rest, found, z, light, failed = np.zeros(2), np.zeros(2), np.zeros(2), [], [], 0
+        strict, lone, rest, found, z, light, failed = np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2), [], [], 0
         for seed in range(FIRST_SEED, FIRST_SEED + seeds):
             one = judged(*simulated(shape, count, seed, hot=400 * shape[0] * shape[1] // 2048**2))
-            strict, rest, found = strict + one["strict"], rest + one["rest"], found + one["found"]
+            strict, lone, rest, found = strict + one["strict"], lone + one["lone"], rest + one["rest"], found + one["found"]
             z, light, failed = [*z, one["z"]], [*light, one["light"]], failed + one["failed"]
         row(f"{what}: recall above 5 sigma, spots apart", ">= 0.98", f"{strict[0] / strict[1]:.4f} of {int(strict[1])}")
+        row(f"{what}: ... and {LONE:g} px from the next", ">= 0.98", f"{lone[0] / lone[1]:.4f} of {int(lone[1])}")
         row(f"{what}: recall of the others above 5 sigma", "-", f"{rest[0] / rest[1]:.4f} of {int(rest[1])}")
         row(f"{what}: precision above 5 sigma", ">= 0.98", f"{found[0] / found[1]:.4f} of {int(found[1])}")
         z, light = np.concatenate(z), np.concatenate(light)

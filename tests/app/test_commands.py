@@ -209,3 +209,25 @@ def test_a_misfit_of_the_whole_scan_is_said():
         assert hint in said and said.count("(") == 1
     dataset.attrs["reduced_deviance"] = 1.003
     assert remarks(summarise(dataset)) == []
+
+
+def test_the_group_of_a_modality_simulates(tmp_path):
+    """`laue simulate` is `simulate laue`, with as many lengths as there are axes."""
+    from braggscope.app.cli.main import main
+
+    given = ["--phantom", "single", "--shape", "1", "2", "--frame-shape", "61", "51", "--seed", "3", "--quiet"]
+    assert main(["laue", "simulate", *given, "-o", str(tmp_path / "a.h5")]) == 0
+    assert main(["simulate", "laue", *given, "-o", str(tmp_path / "b.h5")]) == 0
+    a, b = (braggscope.open(tmp_path / name) for name in ("a.h5", "b.h5"))
+    assert a.shape == (1, 2) and (a.frame(1) == b.frame(1)).all()
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    from braggscope.app.cli import main as program
+
+    stated = ["numpy>=2.2", 'gemmi>=0.7; extra == "crystal"', 'scikit-learn>=1.6; extra == "analysis"']
+    monkeypatch.setattr(program, "requires", lambda name: stated)
+    for module, package, extra in (("gemmi", "gemmi", "crystal"), ("sklearn.metrics", "scikit-learn", "analysis")):
+        sentence = program._missing(ModuleNotFoundError(f"No module named '{module}'", name=module))
+        assert sentence == f"this needs the package {package}, which is not installed: pip install 'braggscope[{extra}]'"
+    assert "this is a defect" in program._missing(ModuleNotFoundError("No module named 'nought'", name="nought"))

@@ -89,7 +89,7 @@ def _table_text(dim: str, rows: list[dict[str, Any]], units: dict[str, str]) -> 
     names = [n for n in rows[0] if n != dim and not n.endswith("_std")] if rows else []
     shown = [dim, *names[:COLUMNS]]
     heads = [n + (f" ({units[n]})" if units.get(n, "1") not in ("", "1") else "") for n in shown]
-    cells = [[_with_error(r, n) for n in shown] for r in rows[:ROWS]]
+    cells = [[with_error(r, n) for n in shown] for r in rows[:ROWS]]
     widths = [max(len(c) for c in column) for column in zip(heads, *cells, strict=True)]
     lines = ["  " + "  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in [heads, *cells]]
     left = []
@@ -100,7 +100,7 @@ def _table_text(dim: str, rows: list[dict[str, Any]], units: dict[str, str]) -> 
     return lines + ([f"  not shown: {' and '.join(left)} (--json and the file have them)"] if left else [])
 
 
-def _with_error(values: dict[str, Any], name: str) -> str:
+def with_error(values: dict[str, Any], name: str) -> str:
     """A value, and its error where it has one: then to the second digit of the error, if those are more than four digits."""
     value, error = values[name], values.get(f"{name}_std")
     if not isinstance(error, float) or not isinstance(value, float):

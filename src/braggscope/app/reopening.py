@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import xarray as xr
@@ -50,6 +51,6 @@ def _opened(path: str | Path, attrs: dict[str, object], grid: tuple[int, ...] | 
     """The scan by name and detector; a plain stack takes the grid of the map."""
     name, detector = str(attrs["input_scan"]), str(attrs.get("input_detector", "")) or None
     scan = open_scan(path, name, detector=detector)
-    if grid is not None and scan.shape != grid:
+    if grid is not None and scan.shape != grid and math.prod(scan.shape) == math.prod(grid):  # a table is over no grid
         scan = open_scan(path, name, detector=detector, grid=grid)
     return scan

@@ -32,9 +32,8 @@ def draw(dataset: xr.Dataset, view: str | None = None, scan: Scan | None = None)
     """
     kind = modality_of(dataset)
     if view is None:
-        view = next(
-            (n for n, dotted in kind.views.items() if kind.load(dotted)(dataset, scan) is not None), next(iter(kind.views))
-        )
+        drawn = (name for name, dotted in kind.views.items() if kind.load(dotted)(dataset, scan) is not None)
+        view = next(drawn, next(iter(kind.views)))
     if view not in kind.views:
         raise one_of(f"{kind.name} view", view, list(kind.views))
     function: Any = kind.load(kind.views[view])

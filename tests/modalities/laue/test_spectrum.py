@@ -6,8 +6,18 @@ from scipy.integrate import quad
 from scipy.special import kv
 
 from braggscope.core.errors import InputError
+from braggscope.modalities.laue.brightness import layer
+from braggscope.modalities.laue.detector import detector_matrix, rays
 from braggscope.modalities.laue.geometry import bm32, film
-from braggscope.modalities.laue.spectrum import absorption_coefficient, polarisation, spectrum, surface_normal, synchrotron
+from braggscope.modalities.laue.patterns import spots_of
+from braggscope.modalities.laue.spectrum import (
+    absorption_coefficient,
+    electric_field,
+    polarisation,
+    spectrum,
+    surface_normal,
+    synchrotron,
+)
 from braggscope.physics.crystals import crystal_of
 
 
@@ -38,7 +48,19 @@ def test_polarisation_is_one_across_the_field_and_cos_square_along_it():
     two_theta = np.deg2rad(70.0)
     for chi, expected in ((0.0, 1.0), (90.0, np.cos(two_theta) ** 2), (-30.0, 1 - np.sin(two_theta) ** 2 / 4)):
         y, z = np.sin(two_theta) * np.sin(np.deg2rad(chi)), np.sin(two_theta) * np.cos(np.deg2rad(chi))
-        assert polarisation(np.array([np.cos(two_theta), y, z])) == pytest.approx(expected)
+        assert polarisation(np.array([np.cos(two_theta), y, z]), electric_field(film())) == pytest.approx(expected)
+
+
+def test_the_field_stays_horizontal_where_the_laboratory_is_turned():
+    """A detector at the side, taken as one above in a laboratory turned by 90 degrees, has the rays along the field."""
+    aside = film().replace(roll_deg=90.0)
+    assert np.allclose(electric_field(aside), [0, 0, 1])
+    own, turned = (layer(one, crystal_of("Au"), thickness_um=0.3) for one in (film(), aside))
+    a, b = (spots_of(one, np.eye(3)) for one in (own, turned))
+    matrix = detector_matrix(film())
+    u = np.stack(rays(matrix, a.row, a.column), -1)
+    u /= np.linalg.norm(u, axis=-1, keepdims=True)
+    assert len(u) > 5 and np.allclose(b.intensity / a.intensity, (1 - u[:, 2] ** 2) / (1 - u[:, 1] ** 2))
 
 
 def test_absorption_is_that_of_the_tables_and_jumps_at_the_edges_of_gold():

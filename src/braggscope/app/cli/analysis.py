@@ -230,7 +230,7 @@ def _run(kind: Modality, name: str, inputs: list[Any], options: dict[str, Any], 
     from braggscope.infer.runtime import set_workers
 
     from ..analysing import analyse
-    from ..findings import findings, findings_text
+    from ..findings import findings, findings_text, with_error
     from ..tables import check_tables, write_tables
 
     output, csv = given["output"], given.get("csv")
@@ -244,7 +244,8 @@ def _run(kind: Modality, name: str, inputs: list[Any], options: dict[str, Any], 
         kind.name, name, *inputs, geometry=given.get("geometry"), output=output, overwrite=given["overwrite"], options=options
     )
     if isinstance(result, dict):
-        said = "\n".join(f"  {key.replace('_', ' ')}: {value}" for key, value in result.items())
+        lines = (f"  {key.replace('_', ' ')}: {with_error(result, key)}" for key in result if not key.endswith("_std"))
+        said = "\n".join(lines)
         document = dict(result)
     else:
         numbers = findings(result)

@@ -23,7 +23,7 @@ from braggscope.physics.structure_factors import structure_factors
 from .detector import detector_matrix
 from .geometry import LaueGeometry
 from .reflections import Reflections, reflections_of
-from .spectrum import absorption_coefficient, cell_volume, spectrum, surface_normal
+from .spectrum import absorption_coefficient, cell_volume, electric_field, spectrum, surface_normal
 
 STEP_KEV = 0.004  # of the tables: finer than the width of the gold L edges
 
@@ -41,6 +41,7 @@ class Layer:
     detector: Inverse of `detector_matrix`, shape (3, 3).
     size: Rows and columns of the detector.
     normal: Of the surface, shape (3,).
+    field: Unit vector of the polarisation, shape (3,).
     """
 
     reflections: Reflections
@@ -52,12 +53,13 @@ class Layer:
     detector: np.ndarray
     size: np.ndarray
     normal: np.ndarray
+    field: np.ndarray
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
         """The arguments of `kernels.pattern` after the orientation."""
-        parts = (self.family, self.table, self.absorption, self.depth, self.energy, self.detector, self.size, self.normal)
-        return (self.reflections.q, *parts)
+        tables = (self.family, self.table, self.absorption, self.depth, self.energy)
+        return (self.reflections.q, *tables, self.detector, self.size, self.normal, self.field)
 
 
 def layer(
@@ -79,6 +81,7 @@ def layer(
     return Layer(
         reflections, family, table, np.stack([own, over]), depth, np.array([energy[0], STEP_KEV, low, high]),
         np.linalg.inv(detector_matrix(geometry)), np.array(geometry.frame_shape), surface_normal(geometry),
+        electric_field(geometry),
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from .detector import HC, spots
 from .geometry import LaueGeometry
 from .patterns import strong
 from .reflections import material
+from .spectrum import polarisation
 
 DEGREE = math.pi / 180
 TURN_DEG, STRAIN = 2.0, 0.02  # farthest from the reference that the parameters reach
@@ -55,6 +56,7 @@ class LauePattern(Forward):
     absorption: Tensor
     detector: Tensor
     normal: Tensor
+    field: Tensor
 
     def __init__(self, geometry: LaueGeometry, orientation: np.ndarray, *, crystal: Layer | None = None):
         """The model of a crystal near a reference.
@@ -69,7 +71,7 @@ class LauePattern(Forward):
         near = _near(own, geometry, orientation)
         values = {
             "reference": orientation, "q": own.reflections.q[near], "table": own.table / strong(own),
-            "absorption": own.absorption, "detector": own.detector, "normal": own.normal,
+            "absorption": own.absorption, "detector": own.detector, "normal": own.normal, "field": own.field,
         }  # fmt: skip
         for name, value in values.items():
             self.register_buffer(name, torch.as_tensor(value, dtype=torch.float64))
@@ -125,7 +127,7 @@ class LauePattern(Forward):
         mu, over = (torch.lerp(one[at], one[at + 1], part) for one in absorption)
         deep = -torch.expm1(-mu * path * self.depth[0]) / (mu * path) * torch.exp(-over * path * self.depth[1])
         total = torch.where(shown, strength * deep, torch.zeros_like(strength)).sum(-1)
-        return total * (1 - ray[..., 1] ** 2)
+        return total * polarisation(ray, self._like("field", params))
 
     def _like(self, name: str, params: Mapping[str, Tensor]) -> Tensor:
         some = params["scale"]

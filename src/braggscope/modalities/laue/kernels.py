@@ -19,11 +19,11 @@ _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @_compiled
-def pattern(orientation, q, family, table, absorption, depth, energy, detector, size, normal, margin, spots):
+def pattern(orientation, q, family, table, absorption, depth, energy, detector, size, normal, field, margin, spots):
     """Spots of one crystal on the detector; returns their number.
 
     orientation: Matrix that takes q of the crystal frame to the laboratory, U (1 + strain)^-T, shape (3, 3).
-    q, family, table, absorption, depth, energy, detector, size, normal: See `brightness.Layer`.
+    q, family, table, absorption, depth, energy, detector, size, normal, field: See `brightness.Layer`.
     margin: Pixels around the detector within which spots are also given.
     spots: Filled with direction, row, column, E1 (keV) and intensity, shape (direction, 5).
     """
@@ -69,7 +69,7 @@ def pattern(orientation, q, family, table, absorption, depth, energy, detector, 
             total += deep * (table[k, j] + part * (table[k, j + 1] - table[k, j]))
         if total > 0:
             spots[count, 0], spots[count, 1], spots[count, 2], spots[count, 3] = i, row, column, e1
-            spots[count, 4] = total * (1 - uy * uy)
+            spots[count, 4] = total * (1 - (field[0] * ux + field[1] * uy + field[2] * uz) ** 2)
             count += 1
     return count
 

@@ -1,6 +1,6 @@
 """What the beam brings and the sample takes: spectrum, polarisation and absorption.
 
-Laboratory frame of `geometry`. The beam is polarised along y, in the plane of the ring.
+Laboratory frame of `geometry`. The beam is polarised horizontally, in the plane of the ring: along y, but for the roll.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from braggscope.core.errors import InputError
 from braggscope.physics.crystals import Crystal
 
+from .frames import about_beam
 from .geometry import LaueGeometry
 
 GRAM_PER_UNIT = 1.66053906660e-24
@@ -71,12 +72,19 @@ def _from_file(path: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda energy_kev: np.interp(energy_kev, energy, photons, left=0.0, right=0.0)
 
 
-def polarisation(ray: Any) -> Any:
-    """P = 1 - sin^2(2 theta) sin^2(chi) = 1 - u_y^2 of rays whose unit vectors are u, horizontally polarised beam; (..., 3).
+def polarisation(ray: Any, field: Any) -> Any:
+    """P = 1 - (e.u)^2 of rays whose unit vectors are u, shape (..., 3) -> (...): 1 - sin^2(2 theta) sin^2(chi) for e along y.
 
     The part of the field's square that lies across the ray (Als-Nielsen & McMorrow 2011, eq. 1.9).
+
+    field: Unit vector e of the electric field, shape (3,), as of `electric_field`.
     """
-    return 1 - ray[..., 1] ** 2
+    return 1 - (ray * field).sum(-1) ** 2
+
+
+def electric_field(geometry: LaueGeometry) -> np.ndarray:
+    """Unit vector of the beam's polarisation, horizontal, in the laboratory that the geometry has turned about the beam."""
+    return about_beam(geometry.roll_deg) @ np.array([0.0, 1.0, 0.0])
 
 
 def absorption_coefficient(crystal: Crystal, energy_kev: np.ndarray) -> np.ndarray:

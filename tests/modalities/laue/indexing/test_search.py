@@ -129,3 +129,15 @@ def test_equal_orientations_are_merged_whatever_their_setting():
     turns = np.array([turn(1), small[0] @ turn(1) @ GE.crystal.rotations[5], small[1] @ turn(1), turn(2)])
     assert merged(turns, np.array([3.0, 1, 1, 9]), GE.crystal, 0.3).tolist() == [1, 1, 2, 0]
     assert misorientations(turns[0], turns, GE.crystal)[:3] == pytest.approx([0, 0.1, 0.5], abs=1e-6)
+
+
+def test_uncertain_orientations_are_one_grain_within_twice_their_error():
+    from scipy.spatial.transform import Rotation
+
+    from braggscope.modalities.laue.indexing.known import merged
+    from braggscope.physics.crystals import crystal_of
+
+    turns = Rotation.from_rotvec(np.deg2rad([[0, 0, 0], [0, 0, 0.5], [0, 0, 3.0]])).as_matrix()
+    weight, gold = np.array([9.0, 8.0, 7.0]), crystal_of("Au")
+    assert merged(turns, weight, gold, 0.3).tolist() == [0, 1, 2]
+    assert merged(turns, weight, gold, 0.3, np.array([0.1, 0.3, 9.0])).tolist() == [0, 0, 1]  # at most four times the angle

@@ -28,9 +28,9 @@ def index(
     pattern: Scan | xr.Dataset,
     *,
     material: Annotated[
-        tuple[str, ...] | None, Says("built-in name or CIF file; several, the substrate first; left out: of the geometry")
+        tuple[str, ...] | None, Says("name or CIF file; several, the substrate, one crystal, first; left out: of the geometry")
     ] = None,
-    grains: Annotated[int, Says("grains of each material at most")] = 20,
+    grains: Annotated[int, Says("grains of each material but a substrate at most")] = 20,
     energy: Annotated[str | None, Says("band as LOW:HIGH; left out: of the geometry", unit="keV")] = None,
     within_px: Annotated[float, Says("distance within which a peak belongs to a spot", unit="px")] = 1.0,
     tolerance: Annotated[float, Says("between scattering vectors while searching", unit="deg")] = 0.1,
@@ -59,7 +59,7 @@ def index(
     catalogues = catalogues_of([crystal(name) for name in names], geometry, tolerance_deg=tolerance)
     found = pattern_of_table(peaks, geometry, known_to=KNOWN * within_px)
     if len(found) == 0:
-        raise InputError("the pattern has no peaks; look at it, and lower the threshold of the peak search if it shows some")
+        raise InputError("the pattern has no peaks of a certain place")
     every = index_pattern(found, catalogues, most=grains, within=within_px, largest_strain=largest_strain)
     table = grain_table(every, found, catalogues)
     absent = [name for name in (one.crystal.name for one in catalogues) if not any(g.material == name for g in every)]

@@ -13,6 +13,7 @@ from braggscope.core.errors import InputError
 from braggscope.core.scan import Axis, Scan
 
 from ..geometry import LaueGeometry
+from ..indexing.reading import frame_of, why_without_peaks
 from ..peaks.following import follow as follow_peaks
 from ..peaks.search import Search, find_in_batches
 from ..peaks.table import columns_of, peak_table
@@ -55,6 +56,8 @@ def peaks(
     table = peak_table([found[at] for at in order], frames=None if single else order, geometry=geometry)
     if follow > 0:
         table = follow_peaks(table, scan.shape, tolerance_px=follow, drift_px=drift, steps=_steps(scan.axes))
+    if single and not table.sizes["peak"]:
+        table.attrs["caution"] = f"no peaks: {why_without_peaks(*frame_of(scan, 0))}"
     gain, correlation, hot = np.array(about, float).reshape(-1, 3).T
     return table.assign_attrs(
         frames=len(found),

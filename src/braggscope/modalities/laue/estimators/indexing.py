@@ -60,7 +60,7 @@ class Indexing(PerFrame):
     material: str = option("", "name or CIF file of the grains' crystal; left out: that of the geometry")
     threshold: float = option(5.0, "least significance of a peak, in standard deviations")
     within: float = option(1.0, "distance within which a peak belongs to a spot", unit="px")
-    same_within: float = option(0.3, "orientations nearer than this are one grain", unit="deg")
+    same_within: float = option(0.3, "orientations nearer than this, or than twice their error, are one grain", unit="deg")
     sample: int = option(600, "places that are searched in full to know the orientations of the scan")
     known: Known = dataclasses.field(default_factory=nothing_known, repr=False)
     standing: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2)), repr=False)
@@ -112,14 +112,15 @@ class Indexing(PerFrame):
         return found
 
     def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
-        """Grains numbered by size: positions whose orientations are equal within `same_within`."""
+        """Grains numbered by size: positions whose orientations are equal within `same_within` or their errors."""
         vectors = np.stack([dataset[f"orientation_{a}"].values for a in "xyz"], -1).reshape(-1, 3)
         there = np.flatnonzero(np.isfinite(vectors).all(1))
         label = np.where(dataset["flag"].values.ravel() & 1, np.nan, 0.0)
         count = 0
         if len(there):
             turns = Rotation.from_rotvec(np.deg2rad(vectors[there])).as_matrix()
-            group = merged(turns, dataset["matched"].values.ravel()[there], self._catalogue.crystal, self.same_within)
+            matched, error = (dataset[n].values.ravel()[there] for n in ("matched", "orientation_error"))
+            group = merged(turns, matched, self._catalogue.crystal, self.same_within, error)
             sizes = np.bincount(group)
             number = np.empty(len(sizes), int)
             number[np.argsort(-sizes, kind="stable")] = np.arange(1, len(sizes) + 1)

@@ -31,11 +31,17 @@ def index_pattern(
 ) -> list[Grain]:
     """The grains of a pattern, material after material; peaks that one explains are not looked at for the next.
 
-    catalogues: Of the materials, the substrate first.  most: Grains of each material.  within: px.
+    The first of several materials is a substrate, one crystal: directions alone hardly tell materials of one lattice type, and it
+    would take the grains of a film for its own.
+
+    catalogues: Of the materials, the substrate first.  most: Grains of each other material.  within: px.
     """
     use = np.ones(len(pattern), bool)
-    options = {"most": most, "within": within, "largest_strain": largest_strain}
-    return [grain for one in catalogues for grain in grains_in(pattern, one, use=use, **options)]  # type: ignore[arg-type]
+    found: list[Grain] = []
+    for i, one in enumerate(catalogues):
+        number = 1 if i == 0 and len(catalogues) > 1 else most
+        found += grains_in(pattern, one, use=use, most=number, within=within, largest_strain=largest_strain)
+    return found
 
 
 def catalogues_of(

@@ -17,6 +17,7 @@ from .search import log_tail
 
 BRIGHTEST = 40  # spots of an orientation that are looked for
 LEAST = 3  # that must be there
+WIDEST = 4.0
 FALSE = 1e-3  # probability by chance that is accepted, all known orientations together
 
 
@@ -73,11 +74,16 @@ def misorientations(turn: np.ndarray, turns: np.ndarray, crystal: Crystal) -> np
     return np.rad2deg(2 * np.arcsin(np.clip(apart / np.sqrt(8), 0, 1))).reshape(turns.shape[:-2])
 
 
-def merged(turns: np.ndarray, weight: np.ndarray, crystal: Crystal, within_deg: float) -> np.ndarray:
+def merged(
+    turns: np.ndarray, weight: np.ndarray, crystal: Crystal, within_deg: float, error_deg: np.ndarray | float = 0.0
+) -> np.ndarray:
     """Number, from 0, of the group of each orientation: those within an angle of the heaviest not yet in a group, and so on.
 
     turns: Shape (orientation, 3, 3).  weight: Shape (orientation,).
+    error_deg: Standard deviations; orientations are in one group where they differ by less than the angle or, up to WIDEST
+        times the angle, than twice the error of their difference.
     """
+    error = np.broadcast_to(np.nan_to_num(error_deg), len(turns))
     group = np.full(len(turns), -1)
     order = np.lexsort((np.arange(len(turns)), -weight))
     number = 0
@@ -85,7 +91,8 @@ def merged(turns: np.ndarray, weight: np.ndarray, crystal: Crystal, within_deg: 
         if group[one] >= 0:
             continue
         open_ = np.flatnonzero(group < 0)
-        group[open_[misorientations(turns[one], turns[open_], crystal) < within_deg]] = number
+        limit = np.clip(2 * np.hypot(error[one], error[open_]), within_deg, WIDEST * within_deg)
+        group[open_[misorientations(turns[one], turns[open_], crystal) < limit]] = number
         group[one] = number
         number += 1
     return group

@@ -30,7 +30,11 @@ def geometry_and_peaks(
         raise InputError("the image states no calibration; give the one of its detector as geometry")
     geometry.check_frames(source.frame_shape)
     rows, columns = source.frame_shape
-    return geometry.replace(rows=rows, columns=columns), peaks_of_frame(*_frame(source, frame))
+    counts, mask = frame_of(source, frame)
+    peaks = peaks_of_frame(counts, mask)
+    if not peaks.sizes["peak"]:
+        raise InputError(f"the pattern has no peaks: {why_without_peaks(counts, mask)}")
+    return geometry.replace(rows=rows, columns=columns), peaks
 
 
 def peaks_of_frame(counts: np.ndarray, mask: np.ndarray | None) -> xr.Dataset:
@@ -41,7 +45,19 @@ def peaks_of_frame(counts: np.ndarray, mask: np.ndarray | None) -> xr.Dataset:
     return peak_table(find_spots(counts, mask))
 
 
-def _frame(scan: Scan, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+def why_without_peaks(counts: np.ndarray, mask: np.ndarray | None) -> str:
+    """What is to be seen of a frame, shape (row, column), in which no peak was found."""
+    most = np.iinfo(counts.dtype).max if counts.dtype.kind in "ui" else np.inf
+    full = float((counts >= most).mean())
+    unused = 0.0 if mask is None else float((~mask & (counts < most)).mean())
+    if full + unused > 0.5:
+        return f"{full:.0%} of its pixels are saturated and {unused:.0%} masked; a shorter exposure or another mask would do"
+    if counts.min() == counts.max():
+        return f"every pixel reads {counts.flat[0]:g}"
+    return "none stands out of the background; look at the frame, and search with a lower threshold (laue peaks) if it shows some"
+
+
+def frame_of(scan: Scan, number: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Counts and mask of one frame of a scan. Raises InputError where it is not there."""
     size = int(np.prod(scan.shape))
     if not 0 <= number < size:

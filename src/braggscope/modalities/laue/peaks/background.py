@@ -153,11 +153,11 @@ def _robust(values, size):  # type: ignore[no-untyped-def]
 @compiled
 def _clipped(values, across, down, size, middle, width):  # type: ignore[no-untyped-def]
     """Mean and variance about a plane of the values within `width` of the middle."""
-    middle, width, zero, one = np.float32(middle), np.float32(width), np.float32(0), np.float32(1)  # single: longer vectors
-    n, total, square, by_x, by_y, x1, y1, x2, y2 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    n = 0.0
+    total, square, by_x, by_y, x1, y1, x2, y2 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(size):
         v, x, y = values[i] - middle, across[i], down[i]
-        w = one if abs(v) <= width else zero
+        w = 1.0 if abs(v) <= width else 0.0
         n += w
         total += w * v
         square += w * v * v
@@ -167,7 +167,7 @@ def _clipped(values, across, down, size, middle, width):  # type: ignore[no-unty
         y1 += w * y
         x2 += w * x * x
         y2 += w * y * y
-    n = max(float(n), 1.0)
+    n = max(n, 1.0)
     mean = total / n
     variance = square / n - mean * mean
     for first, second, product in ((x1 / n, x2 / n, by_x / n), (y1 / n, y2 / n, by_y / n)):

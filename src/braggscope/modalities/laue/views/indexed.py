@@ -19,14 +19,15 @@ from ..patterns import deformed
 from ..reflections import material, reflections_of
 from .overview import pattern_figure
 
-WRITTEN = 25  # spots of a grain whose indices are written, brightest planes first
+WRITTEN = 25  # indices that are written of one grain, lowest first; of many grains each has fewer
+MARKS = "osD^vph8"  # circles first; grains of one colour differ in them
 COLOURS = ("#4cc9ff", "#ffa62b", "#7cff6b", "#ff6f9c", "#ffe66d", "#c99bff", "#2ff5d4", "#ffffff")  # seen on black
 DARK = [withStroke(linewidth=1.5, foreground="black")]  # around letters
 STRAIN = (("xx", "xy", "xz"), ("xy", "yy", "yz"), ("xz", "yz", "zz"))
 
 
 def indexed_pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
-    """The pattern with the spots of each grain: circles where a peak was matched, crosses where a spot is predicted and none was.
+    """The pattern with the spots of each grain: marks where a peak was matched, crosses where a spot is predicted and none was.
 
     Indices stand at the spots of low order; crosses are drawn for as many of the brightest planes as were matched. None for
     what is no result of `index`. Without the scan, spots alone.
@@ -39,8 +40,8 @@ def indexed_pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     ax = figure.axes[0]
     limits = ax.get_xlim(), ax.get_ylim()
     for i, number in enumerate(dataset["grain"].values):
-        colour = COLOURS[i % len(COLOURS)]
-        _draw_grain(ax, dataset, int(number), colour)
+        colour, mark = COLOURS[i % len(COLOURS)], MARKS[i // len(COLOURS) % len(MARKS)]
+        _draw_grain(ax, dataset, int(number), colour, mark)
         if geometry is not None:
             _draw_missing(ax, dataset.isel(grain=i), dataset, geometry, colour, frame)
     ax.set(xlim=limits[0], ylim=limits[1])
@@ -51,8 +52,8 @@ def indexed_pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     return figure
 
 
-def _draw_grain(ax: Axes, dataset: xr.Dataset, number: int, colour: Any) -> None:
-    """Circles and indices of the matched spots of a grain."""
+def _draw_grain(ax: Axes, dataset: xr.Dataset, number: int, colour: Any, mark: str) -> None:
+    """Marks and indices of the matched spots of a grain."""
     of = dataset["spot_grain"].values == number
     row = dataset["spot_row"].values[of] - dataset["spot_row_offset"].values[of]
     column = dataset["spot_column"].values[of] - dataset["spot_column_offset"].values[of]
@@ -61,12 +62,12 @@ def _draw_grain(ax: Axes, dataset: xr.Dataset, number: int, colour: Any) -> None
     words = (
         f"{number}: {one['material'].values}, {int(one['matched'])} of {int(one['predicted'])}, {float(one['mean_px']):.2f} px"
     )
-    ax.scatter(column, row, s=70, facecolors="none", edgecolors=[colour], linewidths=1.1, label=words)
-    for k in np.argsort((hkl**2).sum(1), kind="stable")[:WRITTEN]:
+    ax.scatter(column, row, s=70, marker=mark, facecolors="none", edgecolors=[colour], linewidths=1.1, label=words)
+    written = max(3, WRITTEN // dataset.sizes["grain"])
+    for k in np.argsort((hkl**2).sum(1), kind="stable")[:written]:
         text = " ".join(f"{-v}\u0305" if v < 0 else str(v) for v in hkl[k])
-        ax.annotate(
-            text, (column[k], row[k]), xytext=(5, 5), textcoords="offset points", fontsize=6.5, color=colour, path_effects=DARK
-        )
+        style: Any = {"fontsize": 6.5, "color": colour, "path_effects": DARK, "clip_on": True}
+        ax.annotate(text, (column[k], row[k]), xytext=(5, 5), textcoords="offset points", **style)
 
 
 def _draw_missing(

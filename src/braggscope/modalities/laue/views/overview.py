@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from braggscope.core.maps import quantity_names
 from braggscope.plot.panels import maps_figure
 
+SEEN = 700  # pixels of a picture along a side
 TABLES = ("peak", "grain", "direction", "measure")  # dimensions of results that are not over positions
 ELSEWHERE = ("grain", "red", "green", "blue", "reduced_deviance")  # have panels or views of their own
 
@@ -54,15 +55,28 @@ def pattern(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
 
 
 def pattern_figure(frame: np.ndarray, *, title: str = "") -> Figure:
-    """One frame on a logarithmic scale from its background to its brightest spots, shape (row, column)."""
+    """One frame less its median on a logarithmic scale from the noise to the brightest spots, shape (row, column).
+
+    A pixel of the picture shows the brightest of those it stands for, so that no spot is lost.
+    """
     rows, columns = frame.shape
     figure = Figure(figsize=(7, 7 * rows / columns * 0.86 + 0.5), layout="constrained")
     ax = figure.subplots()
-    low = max(float(np.nanpercentile(frame, 1)), 0.5)
-    high = max(float(np.nanpercentile(frame, 99.99)), 4 * low)
-    shown = ax.imshow(np.maximum(frame, low), norm=LogNorm(low, high), cmap="magma", interpolation="nearest")
+    light = frame - np.nanmedian(frame)
+    low = max(1.4826 * float(np.nanmedian(np.abs(light))), 0.5)
+    high = max(float(np.nanpercentile(light, 99.99)), 4 * low)
+    norm, extent = LogNorm(low, high), (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    shown = ax.imshow(_brightest(np.maximum(light, low)), norm=norm, cmap="magma", interpolation="nearest", extent=extent)
     ax.set_xlabel("column (px)")
     ax.set_ylabel("row (px)")
     ax.set_title(title, fontsize=9, loc="left")
-    figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03, label="count")
+    figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03, label="count above the median")
     return figure
+
+
+def _brightest(frame: np.ndarray) -> np.ndarray:
+    """The brightest pixel of each block, so that few more than SEEN blocks are along each axis."""
+    side = -(-max(frame.shape) // SEEN)
+    padded = np.pad(frame, [(0, -size % side) for size in frame.shape], mode="edge")
+    rows, columns = (size // side for size in padded.shape)
+    return np.asarray(padded.reshape(rows, side, columns, side).max((1, 3)))

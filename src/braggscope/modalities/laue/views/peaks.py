@@ -30,8 +30,9 @@ def peaks(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     _errors(parts["errors"], shown.isel(peak=good))
     _widths(parts["widths"], shown.isel(peak=good))
     left = dataset.sizes["peak"] - shown.sizes["peak"]
+    count = dataset.sizes["peak"]
     figure.suptitle(
-        f"{dataset.sizes['peak']} peak{'s' if dataset.sizes['peak'] != 1 else ''}, {int((dataset['flag'].values == 0).sum())} without a flag"
+        f"{count} peak{'s' if count != 1 else ''}, {int((dataset['flag'].values == 0).sum())} without a flag"
         + (f"; {left} more are not drawn" if left else ""),
         fontsize=9,
     )
@@ -59,7 +60,8 @@ def _above_background(frame: np.ndarray) -> np.ndarray:
     """Counts less their background in standard deviations, shape (row, column)."""
     counts = np.asarray(frame, np.float32)
     ground = background(counts, lambda work, count: work(0, count))
-    level, sigma = ground.at_pixels(*np.indices(counts.shape), counts.shape)
+    rows, columns = np.mgrid[: counts.shape[0], : counts.shape[1]]
+    level, sigma = ground.at_pixels(rows, columns, counts.shape)
     return (counts - level) / sigma
 
 
