@@ -27,5 +27,9 @@ MODALITY = Modality(
     example_geometry=f"{_HERE}.geometry:film",
     example_forward=f"{_HERE}.forward:example",
     example_phantom={"shape": (18, 20), "frame_shape": (60, 50), "step": 0.2},
-    example_options={"indexing": {"within": 0.3, "sample": 40}},  # the example's pixels are huge
+    example_options={
+        "indexing": {"within": 0.3, "sample": 40},  # the example's pixels are huge
+        "canon": {"epochs": 2, "side": 32},
+        "piml": {"epochs": 2, "side": 32},
+    },
 )

@@ -1,4 +1,4 @@
-"""Artificial patterns: of each pattern only the peaks that are strongest in its neighbourhood (Chan et al. 2025, "PIML").
+"""Patterns as small pictures. Artificial patterns: of each pattern only the peaks that are strongest in its neighbourhood (Chan et al. 2025, "PIML").
 
 The beam lights many grains at once. The grain under its middle has, among equals, the strongest peaks, and they are stronger
 still where the beam stands on it: so i_max is the highest peak in the patterns of the neighbourhood, and peaks below a
@@ -13,6 +13,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from braggscope.core.batch import Batch
+from braggscope.infer.runtime import in_threads
+
+from .standing import Standing
+
 POOLINGS = ("max", "mean", "none")
 BLOCKING = ("pattern", "reflection")
 SAME_PX = 1  # rows and columns by which the place of a reflection differs between neighbouring patterns, at most
@@ -22,6 +27,27 @@ def cells(frame_shape: tuple[int, int], side: int) -> tuple[int, tuple[int, int]
     """Pixels along a cell of a picture whose longer side has at most `side` cells, and the picture's rows and columns."""
     pixels = max(1, math.ceil(max(frame_shape) / side))
     return pixels, (-(-frame_shape[0] // pixels), -(-frame_shape[1] // pixels))
+
+
+def brightest_in_cells(batch: Batch, still: Standing, threshold: float, side: int) -> np.ndarray:
+    """Whole frames as pictures: the brightest pixel of each cell above what stands still, float32 (frame, row, column).
+
+    threshold: Standard deviations of a pixel's noise below which it is 0.
+    """
+    frame_shape = batch.frames.shape[1:]
+    pixels, size = cells(frame_shape, side)
+    found = np.zeros((len(batch), *size), np.float32)
+    edges = [np.arange(0, length, pixels) for length in frame_shape]
+    least = threshold * still.noise
+
+    def work(start: int, stop: int) -> None:
+        for i in range(start, stop):
+            excess = still.excess(batch.take(np.array([i])))[0]
+            excess[excess <= least] = 0
+            found[i] = np.maximum.reduceat(np.maximum.reduceat(excess, edges[0], axis=0), edges[1], axis=1)
+
+    in_threads(work, len(batch))
+    return found
 
 
 def neighbours(shape: tuple[int, int], radius: float) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:

@@ -1,6 +1,6 @@
 """A convolutional autoencoder of pictures (CANON): 256 latent features as published; its layers are not, these are ours.
 
-Encoder: three convolutions of 3 x 3 cells that halve the picture, to 16, 32 and 64 channels, each with a leaky ReLU, and a
+Encoder: three convolutions of 3 x 3 cells that halve the picture, to 8, 16 and 32 channels, each with a leaky ReLU, and a
 linear layer. Decoder: the mirror image. No layer mixes the patterns of a batch, so that a pattern's features are its own.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FEATURES = 256  # as published
-CHANNELS = (1, 16, 32, 64)
+CHANNELS = (1, 8, 16, 32)
 REDUCED = 2 ** (len(CHANNELS) - 1)  # cells along an axis that become one
 SLOPE = 0.1  # of the leaky ReLU
 
