@@ -1,9 +1,9 @@
-"""Patterns as small pictures. Artificial patterns: of each pattern only the peaks that are strongest in its neighbourhood (Chan et al. 2025, "PIML").
+"""Patterns as small pictures: whole frames, and artificial patterns (Chan et al. 2025, "PIML").
 
-The beam lights many grains at once. The grain under its middle has, among equals, the strongest peaks, and they are stronger
-still where the beam stands on it: so i_max is the highest peak in the patterns of the neighbourhood, and peaks below a
-share of it are blocked (published: radius one step, share 0.8). How the patterns that are left are then pooled is not
-published; `POOLINGS` are the choices.
+Of an artificial pattern only the peaks are left that are strongest in its neighbourhood. The beam lights many grains at once.
+The grain under its middle has, among equals, the strongest peaks, and they are stronger still where the beam stands on it: so
+i_max is the highest peak in the patterns of the neighbourhood, and peaks below a share of it are blocked (published: radius one
+step, share 0.8). How the patterns that are left are then pooled is not published; `POOLINGS` are the choices.
 """
 
 from __future__ import annotations

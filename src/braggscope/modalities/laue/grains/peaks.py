@@ -37,7 +37,7 @@ def strongest_peaks(batch: Batch, still: Standing, *, threshold: float, most: in
 
 def _of_frame(excess: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Flat places and light of all peaks of one frame."""
-    rows, columns = excess.shape
+    columns = excess.shape[1]
     padded = np.pad(excess, 1)
     where = np.flatnonzero(excess > least)
     at = (where // columns + 1) * (columns + 2) + where % columns + 1  # in the padded frame

@@ -168,9 +168,9 @@ class Reducing(Learned):
 
         from braggscope.infer.network import export
 
-        network = self._network()
-        pictures = torch.zeros((2, *network.encoder.size))
-        return dataclasses.replace(self._model, graph=export(network, (pictures,), self._model.document()), weights={}, file={})
+        pictures = torch.zeros((2, *cells(self._model.frame_shape, self.side)[1]))
+        graph = export(self._network(), (pictures,), self._model.document())
+        return dataclasses.replace(self._model, graph=graph, weights={}, file={})
 
     @cached_property
     def runner(self) -> Runner:
