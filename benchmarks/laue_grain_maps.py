@@ -55,6 +55,7 @@ class Cached:
         self.grid = xr.Dataset(coords=axes)
 
     def batches(self, size: int | None = None, *, only: np.ndarray | None = None) -> Iterator[Batch]:
+        """The frames, or those where `only` is true, in order."""
         which = np.arange(len(self.frames)) if only is None else np.flatnonzero(only)
         for start in range(0, len(which), size or 100):
             part = which[start : start + (size or 100)]
