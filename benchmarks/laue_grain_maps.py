@@ -7,7 +7,7 @@ A scan: 40 x 40 positions 0.1 um apart, gold grains of 0.37 um elongated along x
 2000 counts, frames of 487 x 407. A method is any of the modality, with options after a colon (`piml:pooling=mean:apart=0.3`);
 `strongest` is the rule by which positions with the strongest peak in the same place are one grain, `dominant` the grain with
 the largest share of the light (from the truth), `truth` itself. --cached names a folder with FOOTPRINT_SEED.npy (frames) and
-FOOTPRINT_SEED.nc (truth), as --maps writes the maps: FOOTPRINT_SEED_METHOD.npy.
+FOOTPRINT_SEED.nc (truth). Maps are kept as FOOTPRINT_SEED_METHOD.npy in the folder --maps, and those there are not made again.
 
 A grain is a connected region of three points or more; points of smaller ones belong to none. Size: root of the mean area,
 points. FWHM: twice the distance at which the probability of the same grain is 0.5, points. `rand` is the adjusted Rand index
@@ -93,6 +93,17 @@ def labels(name: str, scan: Cached) -> np.ndarray:
     return np.nan_to_num(estimator.result(state)["grain"].values).astype(int)
 
 
+def kept(name: str, scan: Cached, arguments: argparse.Namespace) -> np.ndarray:
+    """The labels by a method, from the folder of maps where they are there."""
+    if not arguments.maps:
+        return labels(name, scan)
+    path = Path(arguments.maps) / f"{arguments.footprint}_{scan.seed}_{name.replace(':', '_')}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, labels(name, scan))
+    return np.asarray(np.load(path))
+
+
 def dominant(scan: Cached) -> np.ndarray:
     """The grain with the largest share of the light at each position."""
     truth = film_scan(scan.geometry, seed=scan.seed, step=STEP).truth
@@ -135,12 +146,9 @@ def main() -> None:
         scan = scan_of(seed, arguments)
         for name, rows in found.items():
             start = time.perf_counter()
-            label = labels(name, scan)
+            label = kept(name, scan, arguments)
             rows.append(measured(label, scan.truth["grain"].values) | {"seconds": time.perf_counter() - start})
             print(f"{seed} | {name} | " + " | ".join(f"{rows[-1][c]:.3g}" for c in COLUMNS), flush=True)
-            if arguments.maps:
-                Path(arguments.maps).mkdir(parents=True, exist_ok=True)
-                np.save(Path(arguments.maps) / f"{arguments.footprint}_{seed}_{name.replace(':', '_')}.npy", label)
     summary(found)
 
 
