@@ -32,5 +32,9 @@ MODALITY = Modality(
         "indexing": {"shape": (8, 9), "frame_shape": (122, 102), "size": 1.0},
         "unmixing": {"shape": (8, 9), "frame_shape": (244, 204), "size": 0.7},
     },
-    example_options={"indexing": {"within": 0.5, "sample": 10, "threshold": 15.0}},  # the example's pixels are huge
+    example_options={
+        "indexing": {"within": 0.5, "sample": 10, "threshold": 15.0},  # the example's pixels are huge
+        "canon": {"epochs": 2, "side": 32},
+        "piml": {"epochs": 2, "side": 32},
+    },
 )

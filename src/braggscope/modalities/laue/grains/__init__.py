@@ -1,0 +1,1 @@
+"""Maps of grains without indexing: reduced patterns, an autoencoder, clusters and regions."""
