@@ -20,7 +20,7 @@ from scipy.special import softmax
 from .fit import Fit, Level, deviation, fit
 from .model import ImageModel
 from .posterior import with_posterior
-from .search import candidates, candidates_beside, followed, located
+from .search import candidates, candidates_beside, climbed, followed, located
 
 Array = np.ndarray
 PLAUSIBLE = 12.0  # log-likelihood below the best, from which on a character is out
@@ -77,6 +77,8 @@ def identified(
             known[:1] = [_sought_anew(model, counts, usable, known[0], choice)] if known else []
         if not known:
             break
+        if n > 1:
+            known[0] = climbed(model, counts, usable, known[0])
         best[n] = with_posterior(model, counts, usable, known[0])
         if n > least and _log(model, best, level, n, len(choice)) < _log(model, best, level, n - 1, len(choice)) - UNLIKELY:
             break
