@@ -49,7 +49,7 @@ LIKELY = 0.9  # probability below which the best character is called doubtful
 def burgers(
     dataset: xr.Dataset,
     *,
-    preset: Annotated[str, Says("al-002, al-002-legacy or a TOML file: reflection, crystal, slip systems")] = "al-002",
+    preset: Annotated[str, Says("reflection, crystal and slip systems: al-002, al-002-legacy or a TOML file")] = "al-002",
     lines: Annotated[
         str, Says("kinds of line of all slip systems, 'edge screw 60 -60'; left out, the setting's characters")
     ] = "",
