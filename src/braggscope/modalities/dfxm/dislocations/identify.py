@@ -108,11 +108,15 @@ def _explained(model: ImageModel, counts: Array, usable: Array, found: Fit) -> b
 
 
 def _log(model: ImageModel, best: dict[int, Fit], level: Level, n: int, characters: int) -> float:
-    """Log of evidence times prior for n dislocations, each place in the field and each character being as likely."""
+    """Log of evidence times prior for n dislocations, each place in the field and each character being as likely.
+
+    At most as much above that of none as the likelihood is: where an image tells nothing of a place, the sum over places would
+    reach beyond the field.
+    """
     found = best[n].evidence - n * math.log(4 * math.prod(model.field_nm) * characters) + math.lgamma(n + 1)
     if n and level.free[0]:
         found -= math.log(2 * level.amplitude)  # any amplitude up to twice the first guess
-    return found
+    return float(np.minimum(found, best[0].evidence + best[0].loss - best[n].loss))
 
 
 def _one_more(model: ImageModel, counts: Array, usable: Array, found: Fit, choice: list[int]) -> list[Fit]:

@@ -97,7 +97,7 @@ def candidates_beside(
 def _variance(counts: Array, usable: Array, level: Level) -> Array:
     """Of the counts, from their neighbourhood."""
     smooth = ndimage.uniform_filter(np.where(usable, counts, level.background), 3)
-    return level.gain * np.maximum(smooth, level.background) + level.readout2
+    return np.maximum(level.gain * np.maximum(smooth, level.background) + level.readout2, level.least_variance)
 
 
 def _peaks(model: ImageModel, falls: dict[int, Array], axes: tuple[Array, Array], most: int) -> list[Candidate]:
@@ -173,6 +173,8 @@ def located(model: ImageModel, counts: Array, usable: Array, level: Level, which
     starts: list[Start] = []
     for one in which:
         own = [c for c in found if c.which == one]
+        if not own:  # levels that tell nothing of any place
+            continue
         least = own[0].fall - (1 - RIVALS) * abs(own[0].fall)  # below 0 where no place explains more than the background does
         rivals = [c for c in own if c.fall >= least]
         begun = sorted((at for c in rivals for at in _finer(model, counts, usable, level, c)), key=lambda start: start[0])
