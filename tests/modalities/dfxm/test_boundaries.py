@@ -171,6 +171,7 @@ def test_without_orientation_vectors_are_in_the_laboratory_only(source, found):
         assert angle(vector(found, "normal", at) * [1, 1, -1], vector(upright, "normal", at)) < 0.05
     assert (found["flag"] == 4).all() and "orientation" in found.attrs["caution"]
     assert np.isnan(found["burgers_probability"]).all() and np.isnan(found["misorientation"][2])
+    assert "misorientation has 2 values for 3 boundaries, taken in order" in found.attrs["caution"]
     assert np.isfinite(found["normal_x"]).all() and "normal_crystal_x" not in found
     assert float(found["burgers_length"][1]) == pytest.approx(math.radians(0.005) * float(found["spacing"][1]) * 1e3)
 
@@ -371,7 +372,7 @@ def test_bad_input_gives_one_sentence(source):
     for scan, options, sentence in cases:
         with pytest.raises(InputError, match=sentence):
             boundaries(scan, **{"geometry": id03(), **options})
-    with pytest.raises(InputError, match="the size of a pixel in the sample needs pixel_um"):
+    with pytest.raises(InputError, match=r"in the sample needs pixel_um.*a file with pixel_um by --geometry FILE"):
         boundaries(source)
 
 

@@ -71,6 +71,33 @@ def test_the_free_burgers_vector_is_that_of_the_lattice_within_its_errors(found)
     assert lattice == pytest.approx(np.array([1, 1, 0]) * 0.286 / math.sqrt(2), abs=1e-5)
 
 
+def test_tilts_without_a_dislocation_are_called_so(preset, found):
+    """The tilts of the background alone with their errors; and a fifth of a dislocation's."""
+    dataset, _, result = found
+    assert result.attrs["none_probability"] < 1e-6 and "no dislocation" not in result.attrs.get("caution", "")
+    random, empty, faint = np.random.default_rng(3), dataset.copy(), dataset.copy()
+    for name in ("phi", "chi"):
+        std = dataset[f"{name}_std"].values
+        noise = float(dataset[name].median()) + std * random.standard_normal(std.shape)
+        empty[name] = dataset[name].copy(data=noise)
+        faint[name] = dataset[name].copy(data=noise + 0.2 * (dataset[name].values - float(dataset[name].median())))
+    options = {"preset": preset, "characters": ("1", "2"), "centre": (8.5, 16.5)}
+    none = burgers(empty, **options)
+    assert none.attrs["none_probability"] > 0.95 and "there is no dislocation has a probability of" in none.attrs["caution"]
+    place = float(result["line_row"][0]), float(result["line_column"][0])
+    fifth = burgers(faint, **(options | {"centre": place}))
+    assert "times those of a Burgers vector of the lattice" in fifth.attrs["caution"]
+
+
+def test_a_search_that_does_not_end_is_nan(preset, found, monkeypatch):
+    dataset, _, _ = found
+    search = tilts.least_squares
+    monkeypatch.setattr(tilts, "least_squares", lambda *given, **options: search(*given, **(options | {"max_nfev": 1})))
+    result = burgers(dataset, preset=preset, characters=("2",))
+    assert np.isnan(result["line_row"][0]) and np.isnan(result["amplitude"][0]) and np.isfinite(result["reduced_chi2"][0])
+    assert "did not end" in result.attrs["caution"]
+
+
 def test_opposite_tilts_give_the_opposite_burgers_vector(preset, found):
     dataset, _, result = found
     turned = dataset.copy()

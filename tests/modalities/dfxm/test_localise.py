@@ -220,6 +220,26 @@ def test_an_image_without_a_dislocation_is_flagged_where_one_was_asked_for(tmp_p
     assert found.flag.item() & 5
 
 
+def test_what_is_too_faint_to_be_seen_is_flagged(tmp_path, legacy):
+    """An amplitude so small that no place is told from another: none is as likely as one, and nothing is found."""
+    counts, _ = drawn(legacy, [4], np.array([[50.0, 20.0]]), seed=1)
+    np.save(tmp_path / "image.npy", counts)
+    options = {"preset": "al-002-legacy", "character": ("5",)}
+    found = braggscope.analyse("dfxm", "localise", str(tmp_path / "image.npy"), amplitude=1e-9, **options)
+    assert found.none_probability == pytest.approx(0.5, abs=0.01)
+    assert found.flag.item() & 1 and found.flag.item() & 4
+    seen = braggscope.analyse("dfxm", "localise", str(tmp_path / "image.npy"), **options)
+    assert seen.none_probability < 1e-6 and seen.flag.item() == 0
+
+
+def test_an_image_of_next_to_nothing_holds_no_dislocation(tmp_path, legacy):
+    """Counts of 1e-9 without noise: a level of the background tells nothing of any place."""
+    image = 4e-12 * legacy.image([4], np.array([[50.0, 20.0]]), derivatives=False)[0]
+    np.save(tmp_path / "image.npy", image.astype(np.float32))
+    found = braggscope.analyse("dfxm", "localise", str(tmp_path / "image.npy"), preset="al-002-legacy", most=1)
+    assert found.flag.item() != 0
+
+
 def test_an_image_with_its_brightest_pixels_cut_off_is_fitted_and_flagged(tmp_path):
     """No place explains more than the background at the amplitude of the preset; the place is right all the same."""
     stored = published(1)

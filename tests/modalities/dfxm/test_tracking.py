@@ -78,6 +78,23 @@ def test_the_horizontal_detail_is_that_of_all_details():
     assert np.allclose(wavelets.horizontal(image), wavelets.parts(image)[1][2, 0], atol=1e-12)
 
 
+def test_errors_of_bright_images_over_a_pedestal_need_the_gain():
+    """60 frames of one image over 10 photons and a pedestal of 100: the scatter of the places, within the error of a scatter."""
+    random, places, errors = np.random.default_rng(4), [], {1.0: [], None: []}
+    i, j = np.indices((80, 90))
+    mean = 10 + 2000 * np.exp(-((i - 40.3) ** 2 + (j - 45.7) ** 2) / (2 * 1.8**2))
+    for _ in range(60):
+        frame = random.poisson(mean) + 100 + 2 * random.standard_normal(mean.shape)
+        for gain, found in errors.items():
+            (one,) = Detector.of(mean.shape, 3.5, 10, gain).found(frame)
+            found.append(np.diag(one.covariance))
+        places.append(one.place)
+    scatter = np.std(places, axis=0)
+    known, unknown = (np.sqrt(np.mean(errors[gain], axis=0)) for gain in (1.0, None))
+    assert np.all((known > 0.8 * scatter) & (known < 1.6 * scatter))  # the error of a scatter of 60 is 9 %
+    assert np.all(unknown < 0.8 * known)
+
+
 def test_an_image_is_found_where_it_is_within_its_error():
     places = [(20.3, 30.7), (60.8, 120.2), (75.0, 50.5)]
     detector, pulls = Detector.of(SHAPE, 3.5, 10), []

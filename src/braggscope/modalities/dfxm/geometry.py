@@ -70,7 +70,10 @@ class DfxmGeometry(Geometry):
         """
         for name in ("pixel_um", "magnification", "two_theta_deg"):
             if getattr(self, name) is None:
-                raise InputError(f"the size of a pixel in the sample needs {name}, which the geometry does not give")
+                raise InputError(
+                    f"the size of a pixel in the sample needs {name}, which the geometry does not give; "
+                    f"give a file with {name} by --geometry FILE"
+                )
         assert self.pixel_um and self.magnification and self.two_theta_deg
         across = self.pixel_um / self.magnification
         return round(across / math.sin(math.radians(self.two_theta_deg)), 12), across

@@ -7,7 +7,8 @@ its place and the background free, chi^2 of each, with the Burgers vector of the
 the amplitude. What the line of the best one says of b without the lattice is given as well.
 
 Where the model does not explain the tilts to their errors (extent of pixels, coarse scans of a resolution with sharp edges), all
-errors are scaled by the root of the best chi^2 per degree of freedom, and `misfit` says so.
+errors are scaled by the root of the best chi^2 per degree of freedom, and `misfit` says so. `none_probability` is that of the
+background alone, half of all beforehand.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Annotated
 import numpy as np
 import xarray as xr
 from scipy.ndimage import uniform_filter
+from scipy.special import expit, logsumexp
 
 from braggscope.core.analysis import Says
 from braggscope.core.errors import InputError
@@ -38,18 +40,31 @@ from ..dislocations.characters import Character, characters_of, chosen
 from ..dislocations.curve_shapes import shape_map, shapes_of
 from ..dislocations.resolution import fixed_optics
 from ..dislocations.setting import Setting, setting_of
-from ..dislocations.tilts import COARSE, Fitted, Ring, fitted, free_burgers, log_evidence, modelled, nearest, ring
+from ..dislocations.tilts import (
+    COARSE,
+    Fitted,
+    Ring,
+    background_chi2,
+    fitted,
+    free_burgers,
+    log_evidence,
+    modelled,
+    nearest,
+    ring,
+)
 from ..geometry import DfxmGeometry
 
 INNER, OUTER = 1.5, 12.0  # radii of the ring in pixels, of their longer side
 LEAST = 12  # pixels that a fit needs
 LIKELY = 0.9  # probability below which the best character is called doubtful
+NONE = 0.05  # probability of no dislocation from which on it is spoken of
+FAR = 0.2  # of the amplitude from 1, from which on it is no Burgers vector of the lattice
 
 
 def burgers(
     dataset: xr.Dataset,
     *,
-    preset: Annotated[str, Says("al-002, al-002-legacy or a TOML file: reflection, crystal, slip systems")] = "al-002",
+    preset: Annotated[str, Says("reflection, crystal and slip systems: al-002, al-002-legacy or a TOML file")] = "al-002",
     lines: Annotated[
         str, Says("kinds of line of all slip systems, 'edge screw 60 -60'; left out, the setting's characters")
     ] = "",
@@ -65,7 +80,8 @@ def burgers(
     """Burgers vector of a dislocation by the tilts around it, with the probability of every character, and shapes of the curves.
 
     dataset: Map with the position `M` of the peak along a rocking and a rolling motor and their errors (`moments`, `peakfit`).
-    Returns per character chi2, probability, amplitude (1: the lattice's Burgers vector, negative: its opposite) and place; the
+    Returns per character chi2, probability, amplitude (1: the lattice's Burgers vector, negative: its opposite) and place, NaN
+    where the search for it did not end; `none_probability`, that there is no dislocation; the
     tilts, those of the best character and what is left; and for each pixel the shape of its curve (`covariance_angle`,
     `covariance_excess`, `covariance_ratio`, `covariance_class`).
     Raises InputError where two such motors, their errors or pixels are missing.
@@ -216,8 +232,10 @@ def _result(
 ) -> xr.Dataset:  # fmt: skip
     """Maps of tilts and curve shapes, the table of characters, best first, and what the best one says."""
     freedom = max(1, at.tilt.size - 2 - at.background.shape[-1])
-    scale2 = max(1.0, min(one.chi2 for one in found) / freedom)
-    evidence = log_evidence(found, scale2)
+    alone = background_chi2(at)
+    scale2 = max(1.0, min(alone, *(one.chi2 for one in found)) / freedom)
+    evidence = log_evidence(at, found, scale2)
+    none = float(expit(-alone / (2 * scale2) - logsumexp(evidence) + math.log(len(found))))
     order = np.argsort(-evidence, kind="stable")
     probability = np.exp(evidence - evidence.max())
     probability = (probability / probability.sum())[order]
@@ -239,12 +257,10 @@ def _result(
     free, spread = free_burgers(at, best)
     result = xr.Dataset({**maps, **table}, coords={"character": ("character", [one.character.label for one in sorted_])})
     error = np.sqrt(scale2 * np.diagonal(spread))
-    said = [] if probability[0] >= LIKELY else [f"the best character has a probability of {probability[0]:.2f} only"]
-    if scale2 > 1.5:
-        said.append(f"the tilts scatter {math.sqrt(scale2):.2g} times as much as their errors say; errors were scaled")
     result.attrs = {
         "best": best.character.label,
         "probability_of_best": float(probability[0]),
+        "none_probability": none,
         "burgers_nm": _words(_lattice_burgers(setting, best)),
         "free_burgers_nm": _words(free),
         "free_burgers_std_nm": _words(error),
@@ -253,9 +269,23 @@ def _result(
         "misfit": scale2,
         "pixels_in_ring": int(used.sum()),
         **pixel,
-        **cautions(*said, str(dataset.attrs.get("caution", ""))),
+        **cautions(*_doubts(best, float(probability[0]), none, scale2), str(dataset.attrs.get("caution", ""))),
     }
     return result
+
+
+def _doubts(best: Fitted, probability: float, none: float, scale2: float) -> list[str]:
+    """What is to be said of the best character."""
+    off, error = abs(abs(best.amplitude) - 1), best.amplitude_std * math.sqrt(scale2)
+    doubts = {
+        f"that there is no dislocation has a probability of {none:.2g}": none > NONE,
+        f"the best character has a probability of {probability:.2f} only": probability < LIKELY,
+        f"the tilts are {abs(best.amplitude):.2g} times those of a Burgers vector of the lattice: no dislocation, not one alone, "
+        "or steps of the scan too coarse": off > max(FAR, 3 * error),
+        "the search for the place of the best character did not end": not best.converged,
+        f"the tilts scatter {math.sqrt(scale2):.2g} times as much as their errors say; errors were scaled": scale2 > 1.5,
+    }
+    return [words for words, holds in doubts.items() if holds]
 
 
 def _table(
@@ -267,14 +297,20 @@ def _table(
     pitch: tuple[float, float],
 ) -> dict[str, xr.DataArray]:
     """One row for each character."""
-    places = np.array([one.place for one in found]) / pitch + centre
+    ended = np.array([one.converged for one in found])
+    places = np.where(ended[:, None], np.array([one.place for one in found]) / pitch + centre, np.nan)
     errors = np.sqrt(np.array([np.diagonal(one.place_covariance) for one in found]) * scale2) / pitch
+    errors[~ended] = np.nan
     columns = {
         "probability": (probability, "1", "probability of the character, each being alike beforehand"),
         "reduced_chi2": (np.array([one.chi2 for one in found]) / freedom, "1", "chi^2 per degree of freedom, by counting alone"),
-        "amplitude": (np.array([one.amplitude for one in found]), "1", "Burgers vector over that of the lattice, free"),
+        "amplitude": (
+            np.where(ended, [one.amplitude for one in found], np.nan),
+            "1",
+            "Burgers vector over that of the lattice, free",
+        ),
         "amplitude_std": (
-            np.sqrt(scale2) * np.array([one.amplitude_std for one in found]),
+            np.sqrt(scale2) * np.where(ended, [one.amplitude_std for one in found], np.nan),
             "1",
             "standard deviation of amplitude",
         ),

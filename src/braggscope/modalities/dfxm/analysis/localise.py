@@ -171,7 +171,7 @@ def _flag(model: ImageModel, found: Found, pixels: int) -> int:
     best = found.fit
     outside = model.to_image(best.which, _mean(best)) if best.which else np.zeros((0, 2))
     reasons = {
-        1: not best.which or found.none > 0.5,
+        1: not best.which or found.none > 0.5 or _nowhere(model, best),
         4: found.number.max() < SURE or 1 - SURE < found.none < SURE,
         8: bool((found.probability < SURE).any()),
         16: bool((np.abs(outside) > np.array(model.shape) * model.optics.pitch_nm / 2).any()),
@@ -179,6 +179,13 @@ def _flag(model: ImageModel, found: Found, pixels: int) -> int:
         64: best.chi2 > 1 + DESCRIBED * math.sqrt(2 / pixels),
     }
     return sum(bit for bit, holds in reasons.items() if holds)
+
+
+def _nowhere(model: ImageModel, best: Fit) -> bool:
+    """Whether the image tells less of a place, in every direction, than that it is in the field."""
+    places = (best.covariance[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] for k in range(len(best.which)))
+    least = [float(np.linalg.eigvalsh(one)[0]) if np.isfinite(one).all() else math.inf for one in places]
+    return max(least, default=0.0) > float(model.field_nm.max()) ** 2
 
 
 def _mean(best: Fit) -> np.ndarray:

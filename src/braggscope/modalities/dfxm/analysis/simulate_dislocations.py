@@ -19,7 +19,7 @@ SUFFIXES = (".h5", ".hdf5", ".nxs", ".npy")
 def simulate_dislocations(
     *,
     output: Path,
-    preset: Annotated[str, Says("al-002, al-002-legacy or a TOML file of the setting")] = "al-002",
+    preset: Annotated[str, Says("setting: al-002, al-002-legacy or a TOML file")] = "al-002",
     characters: Annotated[tuple[str, ...], Says("names or numbers; left out, all of the setting")] = (),
     images: Annotated[int, Says("images of each character")] = 1,
     count: Annotated[int, Says("dislocations in an image; the first has the character, the others random ones")] = 1,

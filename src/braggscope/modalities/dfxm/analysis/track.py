@@ -44,7 +44,10 @@ def track(
     patience: Annotated[int, Says("frames without an image after which a track ends")] = 8,
     shortest: Annotated[int, Says("tracks of fewer frames are flagged as too short")] = 8,
     lags: Annotated[int, Says("lags of the mean square displacement, in frames")] = 20,
-    gain: Annotated[float, Says("detector units per photon, for the noise of a refinement", unit="count")] = 1.0,
+    gain: Annotated[
+        float | None,
+        Says("detector units per photon, for the noise; left out: 1 in a refinement, else scatter over level", unit="count"),
+    ] = None,
     geometry: DfxmGeometry | None = None,
 ) -> xr.Dataset:
     """Dislocations followed through a movie: tracks with velocities, diffusion and mean square displacements.
@@ -62,10 +65,11 @@ def track(
     from ..tracking.placing import placed
     from ..tracking.tables import tracks_map
 
-    _check({"threshold": threshold, "jump": jump, "gain": gain}, {"smallest": smallest, "patience": patience,
+    photon = 1.0 if gain is None else gain
+    _check({"threshold": threshold, "jump": jump, "gain": photon}, {"smallest": smallest, "patience": patience,
            "shortest": shortest, "lags": lags}, preset, characters, refine)  # fmt: skip
     axis = axis_of(scan)
-    detector = Detector.of(scan.frame_shape, threshold, smallest)
+    detector = Detector.of(scan.frame_shape, threshold, smallest, gain)
     model = _model(preset, characters, scan.frame_shape)
     every = images_of(scan, detector, len(axis.values))
     present = np.array([one is not None for one in every])
@@ -80,7 +84,7 @@ def track(
     tracks = follow_twice(every, axis.steps, far, patience, scan.frame_shape)
     if not tracks:
         raise InputError("no image was found in three frames near each other; raise jump or lower threshold")
-    followed, motion, names = placed(scan, tracks, axis.steps, detector, model, refine, gain)
+    followed, motion, names = placed(scan, tracks, axis.steps, detector, model, refine, photon)
     result = tracks_map(followed, motion, axis, scan.frame_shape, _scale(model, geometry), present, shortest, lags)
     if model is not None:
         result["character"] = xr.DataArray(names, dims="track", attrs={"units": "", "long_name": "character of the dislocation"})

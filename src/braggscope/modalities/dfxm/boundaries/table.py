@@ -171,6 +171,9 @@ def _doubts(walls: list[Wall], crystal: Crystal) -> list[str]:
                     "given; give orientation or euler_deg")  # fmt: skip
     elif not (math.isfinite(crystal.lattice) or crystal.misorientation or crystal.lattice_map is not None):
         said.append("the lattice parameter is not known: no misorientations are given; give lattice")
+    if (given := len(crystal.misorientation)) and crystal.lattice_map is None and given != len(walls):
+        rest = "those left over are not used" if given > len(walls) else "the last ones have none that is given"
+        said.append(f"misorientation has {given} values for {len(walls)} boundaries, taken in order, largest first; {rest}")
     return said
 
 

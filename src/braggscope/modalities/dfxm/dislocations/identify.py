@@ -20,7 +20,7 @@ from scipy.special import softmax
 from .fit import Fit, Level, deviation, fit
 from .model import ImageModel
 from .posterior import with_posterior
-from .search import candidates, candidates_beside, followed, located
+from .search import candidates, candidates_beside, climbed, followed, located
 
 Array = np.ndarray
 PLAUSIBLE = 12.0  # log-likelihood below the best, from which on a character is out
@@ -77,6 +77,8 @@ def identified(
             known[:1] = [_sought_anew(model, counts, usable, known[0], choice)] if known else []
         if not known:
             break
+        if n > 1:
+            known[0] = climbed(model, counts, usable, known[0])
         best[n] = with_posterior(model, counts, usable, known[0])
         if n > least and _log(model, best, level, n, len(choice)) < _log(model, best, level, n - 1, len(choice)) - UNLIKELY:
             break
@@ -106,11 +108,15 @@ def _explained(model: ImageModel, counts: Array, usable: Array, found: Fit) -> b
 
 
 def _log(model: ImageModel, best: dict[int, Fit], level: Level, n: int, characters: int) -> float:
-    """Log of evidence times prior for n dislocations, each place in the field and each character being as likely."""
+    """Log of evidence times prior for n dislocations, each place in the field and each character being as likely.
+
+    At most as much above that of none as the likelihood is: where an image tells nothing of a place, the sum over places would
+    reach beyond the field.
+    """
     found = best[n].evidence - n * math.log(4 * math.prod(model.field_nm) * characters) + math.lgamma(n + 1)
     if n and level.free[0]:
         found -= math.log(2 * level.amplitude)  # any amplitude up to twice the first guess
-    return found
+    return float(np.minimum(found, best[0].evidence + best[0].loss - best[n].loss))
 
 
 def _one_more(model: ImageModel, counts: Array, usable: Array, found: Fit, choice: list[int]) -> list[Fit]:

@@ -7,7 +7,7 @@ correlation of the counts with one larger image: for each, amplitude and backgro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import fft, ndimage
@@ -15,6 +15,7 @@ from scipy import fft, ndimage
 from . import kernels
 from .fit import Fit, Level, fit, loss
 from .model import ImageModel
+from .nearby import SPREAD, Nearby
 
 Array = np.ndarray
 
@@ -96,7 +97,7 @@ def candidates_beside(
 def _variance(counts: Array, usable: Array, level: Level) -> Array:
     """Of the counts, from their neighbourhood."""
     smooth = ndimage.uniform_filter(np.where(usable, counts, level.background), 3)
-    return level.gain * np.maximum(smooth, level.background) + level.readout2
+    return np.maximum(level.gain * np.maximum(smooth, level.background) + level.readout2, level.least_variance)
 
 
 def _peaks(model: ImageModel, falls: dict[int, Array], axes: tuple[Array, Array], most: int) -> list[Candidate]:
@@ -154,25 +155,65 @@ def _templates(model: ImageModel, which: int) -> tuple[tuple[Array, Array], tupl
 
 
 STEP = 2  # pixels between places beside other dislocations
-FINER = 4  # places tried along each axis round a candidate, over one and a half pixels
+FINER = 6  # places tried along each axis round a candidate, over one and a half pixels
 TRIED = 2  # of these, fits
 FEW = 6  # steps from every start
 FOLLOWED = 5  # starts that are followed further
 ENDED = 3  # of these, where they were coarse, to the end with every pixel
 RIVALS = 0.8  # of the best fall: further candidates that are tried
+CLIMBS = 6  # times that a higher maximum is looked for around the last one
+ABOUT_NM = 40.0  # half the side of the square in which it is
+HIGHER, WORTH = 0.2, 2.0  # log-likelihood: what is a higher maximum, and how far below the last one points are still tried
+CLOSE = 100.0  # log-likelihood below the best fit, from which on a character is not climbed for
 
 
 def located(model: ImageModel, counts: Array, usable: Array, level: Level, which: range | list[int], most: int = 3) -> list[Fit]:
     """Fits of one dislocation of each character that comes near the best, each from its best starts; the best first."""
     found = candidates(model, counts, usable, level, which, most)
-    starts: list[tuple[float, int, Array]] = []
+    starts: list[Start] = []
     for one in which:
         own = [c for c in found if c.which == one]
+        if not own:  # levels that tell nothing of any place
+            continue
         least = own[0].fall - (1 - RIVALS) * abs(own[0].fall)  # below 0 where no place explains more than the background does
         rivals = [c for c in own if c.fall >= least]
         begun = sorted((at for c in rivals for at in _finer(model, counts, usable, level, c)), key=lambda start: start[0])
-        starts += [(lost, one, place) for lost, place in begun[:TRIED]]
-    return followed(model, counts, usable, [((one,), np.reshape(place, (1, 2)), level) for _, one, place in starts])
+        starts += [((one,), np.reshape(place, (1, 2)), own_level) for _, place, own_level in begun[:TRIED]]
+    fits = followed(model, counts, usable, starts)
+    best = {f.which: f for f in reversed(fits) if f.loss < fits[0].loss + CLOSE}
+    rest = [f for f in fits if f is not best.get(f.which)]
+    return sorted([*(climbed(model, counts, usable, f) for f in best.values()), *rest], key=lambda f: f.loss)
+
+
+def climbed(model: ImageModel, counts: Array, usable: Array, found: Fit) -> Fit:
+    """The highest maximum about a fit, from ripple to ripple of the likelihood (`nearby`)."""
+    for _ in range(CLIMBS):
+        before = found.loss
+        for k in range(len(found.which)):
+            starts = _higher(model, counts, usable, found, k)
+            tried = [fit(model, counts, usable, found.which, at, found.level, FEW) for at in starts]
+            best = min(tried, key=lambda f: f.loss, default=found)
+            if best.loss < found.loss - HIGHER:
+                found = fit(model, counts, usable, best.which, best.places, best.level)
+        if found.loss > before - HIGHER:
+            break
+    return found
+
+
+def _higher(model: ImageModel, counts: Array, usable: Array, found: Fit, k: int) -> list[Array]:
+    """Places with dislocation k where the likelihood may be higher, apart from each other and from the fit; the best first."""
+    about = Nearby.of(model, counts, usable, found, k)
+    grid = found.places[k] + ABOUT_NM * SPREAD
+    losses = about.losses(grid)
+    taken = [found.places[k]]
+    for i in np.argsort(losses):
+        if losses[i] > about.at_fit + WORTH or len(taken) > TRIED + 1:
+            break
+        if min(np.hypot(*(grid[i] - at)) for at in taken) > ABOUT_NM / 15:
+            taken.append(grid[i])
+    places = np.repeat(found.places[None], len(taken) - 1, 0)
+    places[:, k] = np.reshape(taken[1:], (-1, 2))
+    return list(places)
 
 
 Start = tuple[tuple[int, ...], Array, Level]
@@ -193,10 +234,30 @@ def followed(model: ImageModel, counts: Array, usable: Array, starts: Sequence[S
     return sorted((fit(model, counts, usable, f.which, f.places, f.level) for f in begun), key=lambda f: f.loss)
 
 
-def _finer(model: ImageModel, counts: Array, usable: Array, level: Level, candidate: Candidate) -> list[tuple[float, Array]]:
-    """Loss and place on a grid finer than the pixels round a candidate, in the frame of the dislocation."""
+def _finer(model: ImageModel, counts: Array, usable: Array, level: Level, at: Candidate) -> list[tuple[float, Array, Level]]:
+    """Loss in every second pixel, place in the frame of the dislocation, and levels, on a grid finer than the pixels round it."""
     steps = (np.arange(FINER) - (FINER - 1) / 2) * 1.5 / FINER
     x, y = (steps * pitch for pitch in model.optics.pitch_nm)
-    grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2) + candidate.place
-    places = model.from_image([candidate.which] * len(grid), grid)
-    return [(loss(model, counts, usable, [candidate.which], place, level), place) for place in places]
+    grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2) + at.place
+    some, few, known = model.coarse, counts[::2, ::2], usable[::2, ::2]
+    weight = (usable / _variance(counts, usable, level))[::2, ::2]
+    found = []
+    for place in model.from_image([at.which] * len(grid), grid):
+        own = _levelled(few, weight, level, some.image([at.which], place, derivatives=False)[0])
+        found.append((loss(some, few, known, [at.which], place, own), place, own))
+    return found
+
+
+def _levelled(counts: Array, weight: Array, level: Level, image: Array) -> Level:
+    """Amplitude and background, where they are free, by weighted least squares of an image."""
+    free = [i for i in (0, 1) if level.free[i]]
+    if not free:
+        return level
+    columns, values = np.stack([image, np.ones_like(image)]), level.values[:2]
+    rest = counts - sum(values[i] * columns[i] for i in (0, 1) if i not in free)
+    scaled = (columns[free] * weight).reshape(len(free), -1)
+    normal = scaled @ columns[free].reshape(len(free), -1).T
+    if np.linalg.cond(normal) > 1e13:
+        return level
+    values[free] = np.linalg.solve(normal, scaled @ rest.ravel())
+    return replace(level, amplitude=max(float(values[0]), level.amplitude / 3), background=float(values[1]))

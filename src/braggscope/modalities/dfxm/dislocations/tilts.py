@@ -93,6 +93,7 @@ class Fitted:
     amplitude, amplitude_std: Of the Burgers vector over the lattice's, with its sign.
     chi2: With the Burgers vector as it is in the lattice, of that sign.
     place_covariance: nm^2, shape (2, 2).
+    converged: Whether the search for the place ended; the place and what goes with it mean nothing otherwise.
     """
 
     character: Character
@@ -101,6 +102,7 @@ class Fitted:
     amplitude_std: float
     chi2: float
     place_covariance: Array
+    converged: bool = True
 
 
 def ring(setting: Setting, place: Array, tilt: Array, covariance: Array, reach: Array, *, linear: bool = False) -> Ring:
@@ -142,15 +144,15 @@ def _fitted(at: Ring, character: Character, start: Array | None) -> Fitted:
     if start is None:
         grid = np.stack(np.meshgrid(*(r * np.linspace(-0.8, 0.8, STARTS) for r in at.reach), indexing="ij"), -1).reshape(-1, 2)
         start = min(grid, key=lambda p: float(np.sum(residual(p, None) ** 2)))
-    free = _refined(at, start, lambda p: residual(p, None))
+    free, ended = _refined(at, start, lambda p: residual(p, None))
     seen = at.seen(b, n, t, free)
     amplitude = float(_solved(at, seen, None)[0][0])
     sign = math.copysign(1.0, amplitude)
-    best = _refined(at, free, lambda p: residual(p, sign))
+    best, ended_too = _refined(at, free, lambda p: residual(p, sign))
     spread = _covariance(at, lambda p: amplitude * at.seen(b, n, t, p), free, seen[..., None])
     place_covariance = _covariance(at, lambda p: sign * at.seen(b, n, t, p), best, np.zeros((*at.tilt.shape, 0)))
     chi2 = float(np.sum(residual(best, sign) ** 2))
-    return Fitted(character, best, amplitude, math.sqrt(spread[2, 2]), chi2, place_covariance[:2, :2])
+    return Fitted(character, best, amplitude, math.sqrt(spread[2, 2]), chi2, place_covariance[:2, :2], ended and ended_too)
 
 
 def _scored(at: Ring, one: Fitted) -> Fitted:
@@ -180,10 +182,20 @@ def at_peak(setting: Setting) -> Setting:
     return setting.replace(conventions="exact", phi_deg=0.0, chi_deg=0.0, two_theta_offset_deg=0.0)
 
 
-def log_evidence(found: Sequence[Fitted], scale2: float) -> Array:
-    """Log of the evidence of each, but for a constant they share: flat priors over the places, errors scaled by sqrt(scale2)."""
-    volume = [0.5 * np.linalg.slogdet(one.place_covariance * scale2)[1] for one in found]
-    return np.array([-one.chi2 / (2 * scale2) for one in found]) + np.array(volume)
+def log_evidence(at: Ring, found: Sequence[Fitted], scale2: float) -> Array:
+    """Log of the evidence of each, up to what the background alone has as well; errors scaled by sqrt(scale2).
+
+    Any place within reach of the centre and either sign of b are alike beforehand; a place of which the tilts tell less than that
+    costs nothing.
+    """
+    posterior = np.array([np.linalg.slogdet(one.place_covariance * scale2)[1] for one in found]) / 2 + math.log(2 * math.pi)
+    share = np.minimum(posterior - math.log(4 * math.prod(at.reach)), 0.0)
+    return np.array([-one.chi2 / (2 * scale2) for one in found]) + share - math.log(2)
+
+
+def background_chi2(at: Ring) -> float:
+    """chi^2 of the background alone."""
+    return float(np.sum(_least(at, at.background, at.tilt)[1] ** 2))
 
 
 def free_burgers(at: Ring, found: Fitted) -> tuple[Array, Array]:
@@ -222,11 +234,11 @@ def _least(at: Ring, columns: Array, tilt: Array) -> tuple[Array, Array]:
     return x, y - a @ x
 
 
-def _refined(at: Ring, start: Array, residual: Callable[[Array], Array]) -> Array:
-    """The best place from this one on."""
+def _refined(at: Ring, start: Array, residual: Callable[[Array], Array]) -> tuple[Array, bool]:
+    """The best place from this one on, and whether the search ended by itself."""
     inside = np.clip(start, -0.999 * at.reach, 0.999 * at.reach)
     found = least_squares(residual, inside, bounds=(-at.reach, at.reach), x_scale=100.0, diff_step=1e-5, ftol=1e-6, max_nfev=20)
-    return np.asarray(found.x)
+    return np.asarray(found.x), found.status > 0
 
 
 def _covariance(at: Ring, seen: Callable[[Array], Array], place: Array, columns: Array) -> Array:

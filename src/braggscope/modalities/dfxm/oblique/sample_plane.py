@@ -87,7 +87,10 @@ def view(reflection: Reflection, instrument: DfxmGeometry, axes: np.ndarray, fra
     """The view of a reflection.  axes: As from `plane_axes`. Raises InputError where pixel size or magnification is not known."""
     for name in ("pixel_um", "magnification"):
         if getattr(instrument, name) is None:
-            raise InputError(f"where a pixel looks in the sample needs {name}, which the geometry does not give")
+            raise InputError(
+                f"where a pixel looks in the sample needs {name}, which the geometry does not give; "
+                f"give a file with {name} by --geometry FILE"
+            )
     assert instrument.pixel_um and instrument.magnification
     per_um = instrument.magnification / instrument.pixel_um
     project = per_um * camera_axes(reflection) @ reflection.rotation(instrument) @ axes[:2].T

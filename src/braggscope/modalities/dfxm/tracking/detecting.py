@@ -8,8 +8,9 @@ the same for the threshold but shifted by half a wavelet. A place is the centroi
 
     r = sum w |I - B| r / sum w |I - B|,
 
-B the median of the window outside, w the joint mask smoothed by a Gaussian. Its covariance is that of counting, scaled from the
-scatter of the background.
+B the median of the window outside, w the joint mask smoothed by a Gaussian. Its covariance is that of the scatter of the
+background and of counting, var(I) = var(B) + g (I - B) with the gain g. Where that is not known, g = var(B) / B, at most 1, which
+is right for a background of photons alone: with a pedestal it is too small, and so are the errors of bright images.
 """
 
 from __future__ import annotations
@@ -63,17 +64,18 @@ class Detection:
 class Detector:
     """Finds the images of dislocations in frames of one shape.
 
-    threshold: Standard deviations of the detail.  smallest: px, of an image.
+    threshold: Standard deviations of the detail.  smallest: px, of an image.  gain: Detector units per photon, if known.
     """
 
     wavelets: Wavelets
     threshold: float
     smallest: int
+    gain: float | None = None
 
     @classmethod
-    def of(cls, frame_shape: tuple[int, int], threshold: float, smallest: int) -> Detector:
+    def of(cls, frame_shape: tuple[int, int], threshold: float, smallest: int, gain: float | None = None) -> Detector:
         """Raises InputError for frames that are too small for the wavelet."""
-        return cls(Wavelets.fitting(WAVELET, LEVEL, "stationary", frame_shape), threshold, smallest)
+        return cls(Wavelets.fitting(WAVELET, LEVEL, "stationary", frame_shape), threshold, smallest, gain)
 
     def found(self, frame: Array, usable: Array | None = None) -> list[Detection]:
         """The images in a frame of counts, shape (row, column); `usable` is False where a count may not be used."""
@@ -85,7 +87,7 @@ class Detector:
         noise = noise_of(counts)
         label, count = self._bright(counts, usable, noise[1])
         boxes = ndimage.find_objects(label)
-        every = [_measured(counts, usable, label, n + 1, boxes[n], noise, self.threshold) for n in range(count)]
+        every = [_measured(counts, usable, label, n + 1, boxes[n], noise, self.threshold, self.gain) for n in range(count)]
         lobes = _beside(np.array([one.place for one in every]).reshape(-1, 2), np.array([one.light for one in every]))
         return [one for one, lobe in zip(every, lobes, strict=True) if one.light > LEAST_LIGHT * one.light_std and not lobe]
 
@@ -152,7 +154,7 @@ def noise_of(counts: Array) -> tuple[float, float]:
 
 def _measured(
     counts: Array, usable: Array | None, label: Array, number: int, box: tuple[slice, slice], noise: tuple[float, float],
-    limit: float,
+    limit: float, gain: float | None,
 ) -> Detection:  # fmt: skip
     """Centroid, covariance and light of one bright part with its dark half."""
     rows, columns = (slice(max(s.start - PAD, 0), s.stop + PAD) for s in box)
@@ -174,7 +176,8 @@ def _measured(
     share = weight * light
     total = max(float(share.sum()), noise[1])
     place = np.array([share.sum(1) @ i, share.sum(0) @ j]) / total
-    variance = weight**2 * noise[1] ** 2 * np.maximum(1 + (part - base) / max(base, noise[1] ** 2), 0.2)
+    slope = noise[1] ** 2 / max(base, noise[1] ** 2) if gain is None else gain
+    variance = weight**2 * np.maximum(noise[1] ** 2 + slope * (part - base), 0.2 * noise[1] ** 2)
     away = np.stack(np.meshgrid(i - place[0], j - place[1], indexing="ij"))
     covariance = np.einsum("iab,jab,ab->ij", away, away, variance) / total**2
     spread = np.einsum("iab,jab,ab->ij", away, away, np.maximum(share, 0)) / max(float(np.maximum(share, 0).sum()), 1e-9)

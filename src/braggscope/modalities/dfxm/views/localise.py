@@ -98,7 +98,7 @@ def _draw_ellipses(ax: Any, own: xr.Dataset) -> None:
         width, height = 2 * np.sqrt(CHI2_95 * np.maximum(values, 0))
         colour = f"C{k}"
         angle = float(np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0])))
-        label = f"{k + 1}: {one['character'].item()}, p = {float(one['probability']):.2g}"
+        label = f"dislocation {k + 1}: character {one['character'].item()}, probability {float(one['probability']):.2f}"
         ax.add_patch(Ellipse((0, 0), width, height, angle=angle, fill=False, color=colour, label=label))
         if "x_sample" in one:
             ax.plot(one["x_sample"] - one["x"], one["y_sample"] - one["y"], ".", ms=1.5, color=colour, alpha=0.4)
