@@ -101,8 +101,7 @@ class Reducing(Learned):
 
     def prepare(self, source: Source) -> Self:
         """Learn what stands still in the scan and, where there is no model yet, the autoencoder."""
-        still = self._standing(source)
-        return dataclasses.replace(dataclasses.replace(self, still=still)._trained(source), still=still)
+        return super(Reducing, dataclasses.replace(self, still=self._standing(source))).prepare(source)
 
     def init(self, source: Source) -> State:
         still = self.still or self._standing(source)
@@ -156,7 +155,7 @@ class Reducing(Learned):
             network = Autoencoder((images.shape[1], images.shape[2]), self.features)
         task = self._task(network, torch.from_numpy(images), frame_shape, training.seed)
 
-        def finished(last: Report) -> Self:
+        def finished(last: Report) -> Reducing:
             return self._with_network(network, images, unit, frame_shape)
 
         with single_threaded_torch():  # the layers are small: torch's own threads would wait for each other
@@ -210,7 +209,7 @@ class Reducing(Learned):
                 f"training needs at least {FEWEST} patterns with peaks, got {len(images)}; a lower threshold, or "
                 "remove=false where the grains are as large as the scan, would do"
             )
-        return images, sources[0].frame_shape
+        return images, (sources[0].frame_shape[0], sources[0].frame_shape[1])
 
     def _task(self, network: Any, images: Any, frame_shape: tuple[int, int], seed: int) -> Any:
         import torch
@@ -237,7 +236,7 @@ class Reducing(Learned):
             data_hash=hashlib.sha256(images.numpy().tobytes()).hexdigest(),
         )
 
-    def _with_network(self, network: Any, images: np.ndarray, unit: float, frame_shape: tuple[int, int]) -> Self:
+    def _with_network(self, network: Any, images: np.ndarray, unit: float, frame_shape: tuple[int, int]) -> Reducing:
         """The method with the trained encoder and the principal components of its features."""
         import torch
 
@@ -253,11 +252,10 @@ class Reducing(Learned):
             reducer.project.bias.copy_(torch.from_numpy(-axes @ middle))
         known = {"unit": unit, "pictures": len(images), "explained": explained}
         geometry = self.geometry.to_mapping() if self.geometry is not None else {}
-        said = (geometry, tuple(frame_shape), self.options(), known, {}, state_arrays(reducer))
-        return dataclasses.replace(self, model=Model("laue", self.name, *said))
-
-    def _trained(self, source: Source) -> Self:
-        return super().prepare(source)
+        weights = state_arrays(reducer)
+        return dataclasses.replace(
+            self, model=Model("laue", self.name, geometry, frame_shape, self.options(), known, {}, weights)
+        )
 
     def _standing(self, source: Source) -> Standing:
         self.check_source(source)
