@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,14 +22,18 @@ SLOPE = 0.1  # of the leaky ReLU
 class Encoder(nn.Module):
     """Pictures (frame, row, column) -> features (frame, feature)."""
 
+    down: Tensor
+    right: Tensor
+
     def __init__(self, size: tuple[int, int], features: int = FEATURES) -> None:
         super().__init__()
-        self.padding = _padding(size)
+        for name, length in zip(("down", "right"), size, strict=True):  # a product instead of a padding, which ONNX folds badly
+            self.register_buffer(name, torch.eye(-(-length // REDUCED) * REDUCED, length), persistent=False)
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(CHANNELS))
         self.head = nn.Linear(math.prod(_smallest(size)), features)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        found = functional.pad(pictures, self.padding)[:, None]
+        found = (self.down @ pictures @ self.right.T)[:, None]
         for layer in self.layers:
             found = functional.leaky_relu(layer(found), SLOPE)
         return self.head(found.flatten(1))
@@ -82,12 +87,6 @@ def reconstruction_loss(made: Tensor, pictures: Tensor) -> Tensor:
     square, lit = (made - pictures) ** 2, pictures > 0
     parts = [(square * which).sum() / which.sum().clamp(min=1) for which in (lit, ~lit)]
     return (parts[0] + parts[1]) / 2
-
-
-def _padding(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Cells that are added on the right and below, as `pad` takes them."""
-    rows, columns = (-(-n // REDUCED) * REDUCED - n for n in size)
-    return 0, columns, 0, rows
 
 
 def _smallest(size: tuple[int, int]) -> tuple[int, int, int]:
