@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from braggscope.modalities.dfxm.dislocations.characters import characters_of
-from braggscope.modalities.dfxm.dislocations.fit import Level, fit, terms
+from braggscope.modalities.dfxm.dislocations.fit import Fit, Level, fit, terms
 from braggscope.modalities.dfxm.dislocations.model import ImageModel
 from braggscope.modalities.dfxm.dislocations.nearby import Nearby
 from braggscope.modalities.dfxm.dislocations.posterior import with_posterior
-from braggscope.modalities.dfxm.dislocations.search import _levelled, climbed
+from braggscope.modalities.dfxm.dislocations.search import _levelled, _promising, climbed
 from braggscope.modalities.dfxm.dislocations.setting import PRESETS
 
 SHAPE = (50, 50)
@@ -91,7 +91,7 @@ def test_levels_of_an_image_are_those_it_was_made_with(model):
     weight = np.random.default_rng(0).uniform(0.2, 2.0, SHAPE) * (np.arange(SHAPE[1]) > 4)  # columns without weight are not asked
     counts = np.where(weight > 0, 2.3 * image + 17.0, 1e4)
     start = Level(1.5, 10.0, 1.0, 4.0, (True, True, False, True))
-    found = _levelled(counts, weight, start, image)
+    [found] = _levelled(counts, weight, start, image[None])
     assert (found.amplitude, found.background) == pytest.approx((2.3, 17.0), rel=1e-9)
     assert (found.gain, found.readout2, found.free) == (1.0, 4.0, start.free)
 
@@ -100,12 +100,20 @@ def test_levels_of_an_image_are_those_it_was_made_with(model):
 def test_beside_a_level_that_is_given_the_other_is_found(model, free):
     image = model.image([2], np.array([[70.0, -40.0]]), derivatives=False)[0]
     start = Level(1.5 if free[0] else 2.3, 10.0 if free[1] else 17.0, 1.0, 4.0, (*free, False, False))
-    found = _levelled(2.3 * image + 17.0, np.ones(SHAPE), start, image)
+    [found] = _levelled(2.3 * image + 17.0, np.ones(SHAPE), start, image[None])
     assert (found.amplitude, found.background) == pytest.approx((2.3, 17.0), rel=1e-9)
 
 
 def test_an_amplitude_falls_to_a_third_at_most_and_a_flat_image_tells_no_levels(model):
     image = model.image([2], np.array([[70.0, -40.0]]), derivatives=False)[0]
     start = Level(3.0, 10.0, 1.0, 4.0, (True, True, False, True))
-    assert _levelled(20 - 0.5 * image, np.ones(SHAPE), start, image).amplitude == 1.0
-    assert _levelled(20 - 0.5 * image, np.ones(SHAPE), start, np.ones(SHAPE)) == start
+    falling, flat = _levelled(20 - 0.5 * image, np.ones(SHAPE), start, np.stack([image, np.ones(SHAPE)]))
+    assert falling.amplitude == 1.0
+    assert flat == start
+
+
+def test_starts_that_came_to_one_place_or_fell_far_behind_their_character_are_left():
+    begun = [(3, 0.0, 0.0), (3, 0.1, 1e-3), (5, 0.1, 1.0), (3, 4.0, 2.0), (3, 60.0, 20.0), (5, 80.0, 30.0), (7, 0.0, 500.0)]
+    fits = [Fit((which,), np.array([[place, 0.0]]), None, np.eye(2), loss, 1.0, False) for which, place, loss in begun]
+    kept = [(one.which[0], one.places[0, 0]) for one in _promising(fits)]
+    assert kept == [(3, 0.0), (5, 0.1), (3, 4.0), (7, 0.0)]

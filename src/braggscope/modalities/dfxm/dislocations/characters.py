@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -102,6 +103,10 @@ class Straight:
 
         Shape (dislocation, 2, 2); it grows without limit as the line comes to lie in that plane.
         """
+        return self._to_image
+
+    @cached_property
+    def _to_image(self) -> Array:
         return np.linalg.inv(self.project[:, :, :2])
 
 

@@ -22,7 +22,7 @@ from .model import ImageModel
 
 Array = np.ndarray
 STEPS = 60
-CONVERGED = 1e-4  # change of the log-likelihood that a further step would make
+CONVERGED = 1e-3  # change of the log-likelihood that a further step would make: 0.04 standard deviations
 LARGEST_STEP_NM = 400.0
 LEAST_VARIANCE = 1e-3  # of the variance of the background
 
@@ -122,7 +122,12 @@ def fit(
 
 def loss(model: ImageModel, counts: Array, usable: Array, which: Sequence[int], places: Array, level: Level) -> float:
     """Minus the log-likelihood at one point, without derivatives."""
-    residual, variance = deviation(model, counts, model.image(which, places, derivatives=False)[0], level)
+    return loss_of(model, counts, usable, model.image(which, places, derivatives=False)[0], level)
+
+
+def loss_of(model: ImageModel, counts: Array, usable: Array, image: Array, level: Level) -> float:
+    """The same of an image that is computed already (depth, nm)."""
+    residual, variance = deviation(model, counts, image, level)
     return 0.5 * float((residual**2 / variance + np.log(variance))[usable].sum())
 
 
@@ -149,17 +154,27 @@ class Terms:
         weight = np.where(usable, 1 / variance, 0.0)
         self.chi2 = float((residual**2 * weight).sum() / usable.sum())
         self.loss = 0.5 * float((residual**2 * weight).sum() + np.log(variance[usable]).sum())
-        one = np.ones_like(image)
-        slopes = [image, one if model.setting.background_in_mean else one * 0, one * 0, one * 0]
-        spreads = [level.gain * image, level.gain * one, level.amplitude * image + level.background, one]
-        free = [i for i in range(4) if level.free[i]]
-        dmean = np.concatenate([level.amplitude * jacobian, *([slopes[i][None] for i in free])]).reshape(-1, image.size)
-        dvariance = np.concatenate([level.gain * level.amplitude * jacobian, *([spreads[i][None] for i in free])])
-        dvariance = dvariance.reshape(-1, image.size)
+        columns = np.concatenate([jacobian, image[None], np.ones((1, *image.shape))]).reshape(-1, image.size)
+        dmean, dvariance = _combinations(len(jacobian), level, model.setting.background_in_mean)
         r, w = residual.ravel(), weight.ravel()
-        self.gradient = dmean @ (r * w) + dvariance @ ((r**2 * w - usable.ravel()) * w / 2)
-        a, b = dmean * np.sqrt(w), dvariance * (w / math.sqrt(2))
-        self.information = a @ a.T + b @ b.T
+        self.gradient = dmean @ (columns @ (r * w)) + dvariance @ (columns @ ((r**2 * w - usable.ravel()) * w / 2))
+        by_mean, by_variance = (columns * w) @ columns.T, (columns * (w**2 / 2)) @ columns.T
+        self.information = dmean @ by_mean @ dmean.T + dvariance @ by_variance @ dvariance.T
+
+
+def _combinations(places: int, level: Level, background_in_mean: bool) -> tuple[Array, Array]:
+    """Derivatives of mean and variance by the free parameters, of those of the image by the places, the image, and 1.
+
+    Shapes (parameter, column).
+    """
+    amplitude, background, gain, _ = level.values
+    mean, variance = np.zeros((2, places + 4, places + 2))
+    mean[:places, :places] = amplitude * np.eye(places)
+    variance[:places, :places] = gain * amplitude * np.eye(places)
+    mean[places:, places:] = [[1, 0], [0, background_in_mean], [0, 0], [0, 0]]
+    variance[places:, places:] = [[gain, 0], [0, gain], [amplitude, background], [0, 1]]
+    free = [True] * places + list(level.free)
+    return mean[free], variance[free]
 
 
 def _solve(information: Array, gradient: Array, damping: float) -> Array:

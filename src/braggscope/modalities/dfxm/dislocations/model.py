@@ -42,6 +42,14 @@ class ImageModel:
         """All characters as the kernel takes them."""
         return straight(self.characters, self.setting, self.optics)
 
+    def of(self, which: Sequence[int]) -> Straight:
+        """The characters of some dislocations as the kernel takes them; kept with the model."""
+        kept = self.__dict__.setdefault("_of", {})
+        key = tuple(which)
+        if key not in kept:
+            kept[key] = self.straight[key]
+        return kept[key]
+
     @cached_property
     def axes_nm(self) -> tuple[Array, Array]:
         """x of the rows, y of the columns, nm."""
@@ -73,7 +81,7 @@ class ImageModel:
 
     def at(self, x: Array, y: Array, which: Sequence[int], places: Array, *, derivatives: bool = True) -> tuple[Array, Array]:
         """The same at other places of the laboratory, x and y in nm."""
-        o, s = self.optics, self.straight[which]
+        o, s = self.optics, self.of(which)
         image, jacobian = kernels.empty((len(x), len(y)), len(which), derivatives)
         kernels.image_and_jacobian(
             x, y, o.depth_nm, o.weight_nm, o.tilt, s.project, s.turn, s.edge, s.screw, self.setting.poisson, o.yy_sign,
@@ -84,7 +92,7 @@ class ImageModel:
 
     def change(self, x: Array, y: Array, which: Sequence[int], places: Array) -> Array:
         """Change of q_1 by the dislocations to first order at every ray, shape (x, y, depth)."""
-        o, s = self.optics, self.straight[which]
+        o, s = self.optics, self.of(which)
         return kernels.first_order(
             x, y, o.depth_nm, o.tilt, s.project, s.turn, s.edge, s.screw, self.setting.poisson, o.yy_sign,
             np.ascontiguousarray(places, float).reshape(-1, 2), REFLECTION, o.along,
@@ -97,8 +105,8 @@ class ImageModel:
 
     def to_image(self, which: Sequence[int], places: Array) -> Array:
         """Places in the laboratory at z = 0, nm, from those in the frames of the dislocations; shape (dislocation, 2)."""
-        return np.einsum("kij,kj->ki", self.straight[which].to_image(), np.reshape(places, (-1, 2)))
+        return np.einsum("kij,kj->ki", self.of(which).to_image(), np.reshape(places, (-1, 2)))
 
     def from_image(self, which: Sequence[int], places: Array) -> Array:
         """The inverse of `to_image`."""
-        return np.einsum("kij,kj->ki", self.straight[which].project[:, :, :2], np.reshape(places, (-1, 2)))
+        return np.einsum("kij,kj->ki", self.of(which).project[:, :, :2], np.reshape(places, (-1, 2)))

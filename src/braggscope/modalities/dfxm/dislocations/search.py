@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from . import kernels
-from .fit import Fit, Level, fit, loss
+from .fit import Fit, Level, fit, loss_of
 from .model import ImageModel
 from .nearby import SPREAD, Nearby
 
@@ -158,11 +158,13 @@ STEP = 2  # pixels between places beside other dislocations
 FINER = 6  # places tried along each axis round a candidate, over one and a half pixels
 TRIED = 2  # of these, fits
 FEW = 6  # steps from every start
+BEHIND = 10.0  # log-likelihood after these below the best one of the same character, from which on a start is left
+SAME_NM = 0.3  # apart, within which two are one
 FOLLOWED = 5  # starts that are followed further
 ENDED = 3  # of these, where they were coarse, to the end with every pixel
 RIVALS = 0.8  # of the best fall: further candidates that are tried
 CLIMBS = 6  # times that a higher maximum is looked for around the last one
-ABOUT_NM = 40.0  # half the side of the square in which it is
+ABOUT_NM, TRIED_ABOUT = 40.0, 450  # half the side of the square in which it is, and the points there at which it is sought
 HIGHER, WORTH = 0.2, 2.0  # log-likelihood: what is a higher maximum, and how far below the last one points are still tried
 CLOSE = 100.0  # log-likelihood below the best fit, from which on a character is not climbed for
 
@@ -203,7 +205,7 @@ def climbed(model: ImageModel, counts: Array, usable: Array, found: Fit) -> Fit:
 def _higher(model: ImageModel, counts: Array, usable: Array, found: Fit, k: int) -> list[Array]:
     """Places with dislocation k where the likelihood may be higher, apart from each other and from the fit; the best first."""
     about = Nearby.of(model, counts, usable, found, k)
-    grid = found.places[k] + ABOUT_NM * SPREAD
+    grid = found.places[k] + ABOUT_NM * SPREAD[:TRIED_ABOUT]
     losses = about.losses(grid)
     taken = [found.places[k]]
     for i in np.argsort(losses):
@@ -228,10 +230,23 @@ def followed(model: ImageModel, counts: Array, usable: Array, starts: Sequence[S
     first, few, known = model, counts, usable
     if coarse:
         first, few, known = model.coarse, counts[::2, ::2], usable[::2, ::2]
-    begun = sorted((fit(first, few, known, *start, steps=FEW) for start in starts), key=lambda f: f.loss)[:FOLLOWED]
+    begun = sorted((fit(first, few, known, *start, steps=FEW) for start in starts), key=lambda f: f.loss)
+    begun = (begun if coarse else _promising(begun))[:FOLLOWED]
     if coarse:
         begun = sorted((fit(first, few, known, f.which, f.places, f.level) for f in begun), key=lambda f: f.loss)[:ENDED]
     return sorted((fit(model, counts, usable, f.which, f.places, f.level) for f in begun), key=lambda f: f.loss)
+
+
+def _promising(begun: Sequence[Fit]) -> list[Fit]:
+    """Those that may still become the best of their characters, each place once; the best first."""
+    kept: list[Fit] = []
+    for one in begun:
+        better = [f for f in kept if f.which == one.which]
+        if not better or (
+            one.loss < better[0].loss + BEHIND and min(np.abs(f.places - one.places).max() for f in better) > SAME_NM
+        ):
+            kept.append(one)
+    return kept
 
 
 def _finer(model: ImageModel, counts: Array, usable: Array, level: Level, at: Candidate) -> list[tuple[float, Array, Level]]:
@@ -241,23 +256,25 @@ def _finer(model: ImageModel, counts: Array, usable: Array, level: Level, at: Ca
     grid = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2) + at.place
     some, few, known = model.coarse, counts[::2, ::2], usable[::2, ::2]
     weight = (usable / _variance(counts, usable, level))[::2, ::2]
-    found = []
-    for place in model.from_image([at.which] * len(grid), grid):
-        own = _levelled(few, weight, level, some.image([at.which], place, derivatives=False)[0])
-        found.append((loss(some, few, known, [at.which], place, own), place, own))
-    return found
+    places = model.from_image([at.which] * len(grid), grid)
+    images = np.array([some.image([at.which], one, derivatives=False)[0] for one in places])
+    levels = _levelled(few, weight, level, images)
+    return [(loss_of(some, few, known, *each), place, each[1]) for place, *each in zip(places, images, levels, strict=True)]
 
 
-def _levelled(counts: Array, weight: Array, level: Level, image: Array) -> Level:
-    """Amplitude and background, where they are free, by weighted least squares of an image."""
-    free = [i for i in (0, 1) if level.free[i]]
-    if not free:
-        return level
-    columns, values = np.stack([image, np.ones_like(image)]), level.values[:2]
-    rest = counts - sum(values[i] * columns[i] for i in (0, 1) if i not in free)
-    scaled = (columns[free] * weight).reshape(len(free), -1)
-    normal = scaled @ columns[free].reshape(len(free), -1).T
-    if np.linalg.cond(normal) > 1e13:
-        return level
-    values[free] = np.linalg.solve(normal, scaled @ rest.ravel())
-    return replace(level, amplitude=max(float(values[0]), level.amplitude / 3), background=float(values[1]))
+def _levelled(counts: Array, weight: Array, level: Level, images: Array) -> list[Level]:
+    """Amplitude and background, where they are free, by weighted least squares of each of some images, shape (image, x, y)."""
+    flat, w, d = images.reshape(len(images), -1), weight.ravel(), counts.ravel()
+    told = np.ones(len(images), bool)
+    amplitude, background = np.full((2, len(images)), [[level.amplitude], [level.background]])
+    mean = (flat @ w / w.sum())[:, None] if level.free[1] else 0.0  # what a background takes up
+    about = d - (w @ d / w.sum() if level.free[1] else level.background)
+    if level.free[0]:
+        own, whole = (flat - mean) ** 2 @ w, flat**2 @ w
+        told = own > 1e-13 * whole
+        amplitude[told] = ((flat - mean) @ (w * about))[told] / own[told]
+    if level.free[1]:
+        background[told] = ((d - amplitude[:, None] * flat) @ w / w.sum())[told]
+    least = level.amplitude / 3
+    both = zip(amplitude.tolist(), background.tolist(), strict=True)
+    return [replace(level, amplitude=max(a, least), background=b) for a, b in both]
