@@ -23,12 +23,11 @@ class Encoder(nn.Module):
 
     def __init__(self, size: tuple[int, int], features: int = FEATURES) -> None:
         super().__init__()
-        self.padding = _padding(size)
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(CHANNELS))
         self.head = nn.Linear(math.prod(_smallest(size)), features)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        found = functional.pad(pictures, self.padding)[:, None]
+        found = pictures[:, None]
         for layer in self.layers:
             found = functional.leaky_relu(layer(found), SLOPE)
         return self.head(found.flatten(1))
@@ -82,12 +81,6 @@ def reconstruction_loss(made: Tensor, pictures: Tensor) -> Tensor:
     square, lit = (made - pictures) ** 2, pictures > 0
     parts = [(square * which).sum() / which.sum().clamp(min=1) for which in (lit, ~lit)]
     return (parts[0] + parts[1]) / 2
-
-
-def _padding(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Cells that are added on the right and below, as `pad` takes them."""
-    rows, columns = (-(-n // REDUCED) * REDUCED - n for n in size)
-    return 0, columns, 0, rows
 
 
 def _smallest(size: tuple[int, int]) -> tuple[int, int, int]:
