@@ -4,7 +4,7 @@
     2. of each pattern the peaks are found                                                                  (grains/peaks.py)
     3. peaks below 80 % of i_max, the highest peak in the patterns within one step, are blocked        (grains/artificial.py)
     4. what is left of the neighbourhood is pooled to one artificial pattern
-    5. convolutional autoencoder with 256 features, three principal components as red, green and blue, clusters
+    5. convolutional autoencoder with 256 features; principal components, of which three are red, green and blue; clusters
 
 How patterns are pooled is not published: `pooling` offers the choices; nor is it whether i_max is that of the pattern or of
 each reflection: `mask`. The default is the literal reading, pooled by the maximum, which leaves no position without a peak where

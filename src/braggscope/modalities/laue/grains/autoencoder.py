@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,18 +21,13 @@ SLOPE = 0.1  # of the leaky ReLU
 class Encoder(nn.Module):
     """Pictures (frame, row, column) -> features (frame, feature)."""
 
-    down: Tensor
-    right: Tensor
-
     def __init__(self, size: tuple[int, int], features: int = FEATURES) -> None:
         super().__init__()
-        for name, length in zip(("down", "right"), size, strict=True):  # a product instead of a padding, which ONNX folds badly
-            self.register_buffer(name, torch.eye(-(-length // REDUCED) * REDUCED, length), persistent=False)
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(CHANNELS))
         self.head = nn.Linear(math.prod(_smallest(size)), features)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        found = (self.down @ pictures @ self.right.T)[:, None]
+        found = pictures[:, None]
         for layer in self.layers:
             found = functional.leaky_relu(layer(found), SLOPE)
         return self.head(found.flatten(1))

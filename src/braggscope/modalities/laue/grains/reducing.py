@@ -57,7 +57,7 @@ class Reducing(Learned):
     quantile: float = option(0.5, "of a pixel's counts through the scan that stands still", stage="training")
     side: int = option(48, "cells along the longer side of a picture, at most", stage="training")
     features: int = option(256, "latent features; published: 256", stage="training")
-    components: int = option(3, "principal components of the features in which distances are taken", stage="training")
+    components: int = option(32, "principal components of the features in which distances are taken", stage="training")
     epochs: int = option(12, "epochs of training", stage="training")
     batch: int = option(64, "pictures of a training step", stage="training")
     learning_rate: float = option(1e-3, "highest learning rate", stage="training")
