@@ -29,8 +29,9 @@ def tiny(monkeypatch):
 
 
 @pytest.fixture
-def cli(tiny, capsys):
+def cli(tiny, capsys, monkeypatch):
     """Call the program in this process: code, standard output, standard error."""
+    monkeypatch.delitem(sys.modules, "braggscope.app.cli.main", raising=False)  # its groups are those of when it was imported
     from braggscope.app.cli.main import main
 
     def call(*words):

@@ -234,7 +234,7 @@ def test_the_same_weights_are_known_by_their_hash(cli, model, tmp_path):
     cli("export", model, "-o", graph, "--quiet")
     said = [json.loads(cli("info", one, "--json")[1]) for one in (model, again, graph)]
     assert len({one["weights_hash"] for one in said}) == 1
-    assert len({one["hash"] for one in said}) == 3
+    assert said[2]["hash"] not in {one["hash"] for one in said[:2]}  # trained in one second, two files are equal
     assert f"{said[0]['weights_hash']} weights that it was made of" in cli("info", graph)[1]
 
 

@@ -22,7 +22,7 @@ def structure_factors(crystal: Crystal, hkl: np.ndarray, energy_kev: np.ndarray)
     >>> from braggscope.physics.crystals import crystal_of
     >>> F = structure_factors(crystal_of("Si"), np.array([[4, 0, 0], [2, 0, 0]]), np.full(2, 100.0))
     >>> np.abs(F).round(0).tolist()
-    [58.0, 0.0]
+    [56.0, 0.0]
     """
     energy_kev = np.asarray(energy_kev, float)
     total = np.zeros(np.broadcast_shapes((len(hkl), *(1,) * (energy_kev.ndim - 1)), energy_kev.shape), complex)
