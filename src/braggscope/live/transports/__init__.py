@@ -1,0 +1,72 @@
+"""Transports: one module for each way in which frames come, found by looking here.
+
+A module has
+
+    SCHEMES: names of its URL schemes and what each is for;
+    PARAMETERS: what may follow "?" in its URL, and what it means;
+    PACKAGES: optional packages it needs;
+    open(url) -> Receiver;
+    simulate(url) -> Sender: the detector's side, for `braggscope play` and tests; not for `replay`, which needs none.
+
+zmq, p4p and the like are imported when a transport is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import Protocol
+
+from braggscope.core.errors import InputError
+
+from ..messages import End, Frame, Message, Start
+from ..urls import Url, parse
+
+
+class Receiver(Protocol):
+    """The receiving end. Never raises for what comes from outside: that is `Refused`."""
+
+    def receive(self, timeout_s: float, most: int = 256) -> Sequence[Message]:
+        """The messages that are there, at most `most`; waits for the first one up to the timeout; empty where none came."""
+
+    def close(self) -> None:
+        """Let go of sockets and files."""
+
+
+class Sender(Protocol):
+    """The detector's end: what a simulator sends. `frame` may block where the transport has back-pressure."""
+
+    def start(self, start: Start) -> None: ...
+    def frame(self, frame: Frame) -> None: ...
+    def end(self, end: End) -> None: ...
+    def close(self) -> None: ...
+
+
+@cache
+def transports() -> dict[str, ModuleType]:
+    """Each URL scheme and its module."""
+    modules = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+    return {scheme: module for module in modules for scheme in module.SCHEMES}
+
+
+def source_url(text: str) -> Url:
+    """The URL of a source, checked against what its transport knows. Raises InputError."""
+    found = transports()
+    url = parse(text, {scheme: module.SCHEMES[scheme] for scheme, module in found.items()})
+    url.check(found[url.scheme].PARAMETERS)
+    return url
+
+
+def receiver(url: Url) -> Receiver:
+    """The receiving end of a source. Raises InputError where it cannot be opened, or a package is missing."""
+    module = transports()[url.scheme]
+    for package in module.PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError:
+            raise InputError(f"source {url.scheme}: needs the package {package}: pip install 'braggscope[live]'") from None
+    opened: Receiver = module.open(url)
+    return opened
