@@ -53,6 +53,10 @@ def open_file(path: Path) -> Any:
             return h5py.File(path, "r")
         except BlockingIOError:  # only then without the lock: one process must open a file with the same locking everywhere
             return h5py.File(path, "r", locking=False)
+        except OSError as error:
+            if "SWMR" not in str(error) and "already open for write" not in str(error):
+                raise
+            return h5py.File(path, "r", swmr=True, locking=False)  # its writer says so, or was killed
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except PermissionError:

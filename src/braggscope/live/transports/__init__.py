@@ -48,7 +48,8 @@ class Sender(Protocol):
 @cache
 def transports() -> dict[str, ModuleType]:
     """Each URL scheme and its module."""
-    modules = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+    names = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
     return {scheme: module for module in modules for scheme in module.SCHEMES}
 
 
@@ -62,11 +63,26 @@ def source_url(text: str) -> Url:
 
 def receiver(url: Url) -> Receiver:
     """The receiving end of a source. Raises InputError where it cannot be opened, or a package is missing."""
+    opened: Receiver = _usable(url).open(url)
+    return opened
+
+
+def sender(url: Url) -> Sender:
+    """The detector's end of a source. Raises InputError where there is none, it cannot be opened, or a package is missing."""
+    module = _usable(url)
+    if not hasattr(module, "simulate"):
+        there = ", ".join(f"{scheme}:" for scheme, one in transports().items() if hasattr(one, "simulate"))
+        raise InputError(f"nothing can be sent to {url.scheme}:, a scan is played to one of {there}")
+    opened: Sender = module.simulate(url)
+    return opened
+
+
+def _usable(url: Url) -> ModuleType:
+    """The transport of a URL. Raises InputError where a package that it needs is missing."""
     module = transports()[url.scheme]
     for package in module.PACKAGES:
         try:
             importlib.import_module(package)
         except ModuleNotFoundError:
             raise InputError(f"source {url.scheme}: needs the package {package}: pip install 'braggscope[live]'") from None
-    opened: Receiver = module.open(url)
-    return opened
+    return module

@@ -1,0 +1,262 @@
+"""Recording: messages of a scan into the frame log and the ledger, checked against how the scan began.
+
+A frame that is missing while later numbers come is given up after `patience_s` ("not received"); one that comes after that is
+late, and recorded all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from braggscope.core.errors import InputError
+
+from .frame_log import FrameWriter
+from .ledger import LATE, RECEIVED, Ledger, LedgerFile, read_ledger
+from .messages import End, Frame, Gap, Message, Start
+from .run_folder import RunFolder, ScanFolder, start_document, write_json
+
+PATIENCE_S = 2.0
+GRACE_S = 0.3  # after the end of a scan, for frames that are still on their way
+
+
+class Recorder:
+    """Records scans into a run folder.
+
+    plan: What is known of the scan beforehand, where the transport does not say it.
+    """
+
+    def __init__(self, run: RunFolder, plan: Start | None = None, patience_s: float = PATIENCE_S) -> None:
+        self.run, self.plan, self.patience_s = run, plan, patience_s
+        self.scan: ScanFolder | None = None
+        self.finished = 0
+        self.refused = 0  # outside any scan
+        self._over: str | None = None
+        self._over_at = 0.0
+        self._resume()
+
+    # -- one scan ---------------------------------------------------------------------------------------------------------
+
+    def begin(self, start: Start) -> None:
+        """A scan begins; one that is under way ends."""
+        if self.scan is not None:
+            if start.scan == self.start.scan and not self.counts["received"]:
+                return
+            self.finish("the next scan began")
+        start = _planned(start, self.plan)
+        if not start.axes:
+            raise InputError(f"scan {start.scan} comes without a grid; give one with --grid ROWS COLUMNS or --plan SCAN")
+        self._open(self.run.next_scan(start), start)
+
+    def _resume(self) -> None:
+        """Go on with a scan that an earlier receiver left."""
+        left = [one for one in self.run.scans() if one.ended is None]
+        for one in left[:-1]:
+            write_json(one.path / "end.json", {"reason": "left behind", "frames": len(one.frames), "time": time.time()})
+        self.finished = len([one for one in self.run.scans() if one.ended is not None])
+        if left:
+            start = left[-1].started
+            assert start is not None
+            self._open(left[-1], start)
+
+    def _open(self, folder: ScanFolder, start: Start) -> None:
+        self.scan, self.start = folder, start
+        self._order = start.order
+        self._ordered = True  # whether the position of a missing number is known
+        planned = None
+        if start.order is not None and (start.expected or start.points) < start.points:
+            planned = np.zeros(start.points, bool)
+            planned[start.order] = True
+        elif start.order is None and start.expected is not None and start.expected < start.points:
+            planned = np.arange(start.points) < start.expected
+        self._writer: FrameWriter | None = None
+        if start.frame_shape is not None and start.dtype is not None:
+            self._prepare()
+            self.ledger = read_ledger(folder.path, folder.frames, start.points, planned)
+        else:
+            self.ledger = Ledger(start.points, planned)
+        self.before = np.isin(self.ledger.status, (RECEIVED, LATE))  # recorded by an earlier receiver: no duplicates
+        self._file = LedgerFile(folder.path, self.ledger)
+        self._noted = (self.ledger.duplicates, self.ledger.outside, self.ledger.refused.copy())
+        self._highest, self._given_up = -1, 0
+        self._passed: deque[tuple[float, int]] = deque()
+        self._arrivals: deque[tuple[float, int]] = deque()
+        self._over, self._last = None, time.time()
+        self._began = 0.0
+
+    def _prepare(self) -> None:
+        assert self.scan is not None and self.start.frame_shape is not None
+        self._writer = FrameWriter(self.scan.path, self.start.frame_shape, np.dtype(self.start.dtype))
+
+    def record(self, messages: Sequence[Message]) -> None:
+        """Take messages, in order."""
+        frames: list[tuple[Frame, int, bool]] = []
+        for message in messages:
+            if isinstance(message, Frame):
+                self._frame(message, frames)
+            elif isinstance(message, Start):
+                self._write(frames)
+                self.begin(message)
+            elif isinstance(message, End):
+                self._write(frames)
+                self._end(message.reason)
+            elif isinstance(message, Gap):
+                if self.scan is not None:
+                    self._file.lose(self._positions(np.arange(message.numbers.start, message.numbers.stop)), message.reason)
+            elif self.scan is not None:
+                self.ledger.refuse(message.kind)
+            else:
+                self.refused += 1
+        self._write(frames)
+        if self.scan is not None:
+            self._give_up(time.time())
+            self._note()
+
+    def _frame(self, frame: Frame, found: list[tuple[Frame, int, bool]]) -> None:
+        """Enter a frame in the ledger; add it to those that are to be written."""
+        if self.scan is None:
+            if self.plan is None or not self.plan.axes:
+                self.refused += 1
+                return
+            shape = (int(frame.data.shape[0]), int(frame.data.shape[1]))
+            self.begin(dataclasses.replace(self.plan, frame_shape=shape, dtype=frame.data.dtype.str))
+        if self._writer is None:
+            self._first(frame)
+        assert self._writer is not None
+        if frame.data.shape != self._writer.shape or not np.can_cast(frame.data.dtype, self._writer.dtype, "equiv"):
+            self.ledger.refuse("another frame shape or type")
+            return
+        position = self._position(frame)
+        if 0 <= position < len(self.before) and self.before[position]:
+            return
+        what = self.ledger.frame(position)
+        if what in ("received", "late"):
+            found.append((frame, position, what == "late"))
+            self._highest = max(self._highest, frame.number)
+
+    def _first(self, frame: Frame) -> None:
+        """The first frame tells shape and type where the start did not."""
+        assert self.scan is not None
+        shape = (int(frame.data.shape[0]), int(frame.data.shape[1]))
+        self.start = dataclasses.replace(self.start, frame_shape=shape, dtype=frame.data.dtype.str)
+        write_json(self.scan.path / "start.json", start_document(self.start))
+        self._prepare()
+
+    def _position(self, frame: Frame) -> int:
+        """Flat grid position of a frame; -1 where it has none."""
+        planned = self._positions(np.array([frame.number]))
+        known = int(planned[0]) if len(planned) else -1
+        if frame.position is None:
+            return known
+        self._ordered &= known == frame.position
+        return frame.position
+
+    def _positions(self, numbers: np.ndarray) -> np.ndarray:
+        """Flat grid positions of frame numbers, by the plan; numbers beyond it have none."""
+        if self._order is None:
+            return numbers[numbers < self.start.points]
+        return self._order[numbers[numbers < len(self._order)]]
+
+    def _write(self, found: list[tuple[Frame, int, bool]]) -> None:
+        if found:
+            assert self._writer is not None
+            frames, positions, late = zip(*found, strict=True)
+            self._writer.append(frames, positions, late)
+            now = time.time()
+            self._began = self._began or now
+            self._last = now
+            self._arrivals.append((now, len(found)))
+            self._passed.append((now, self._highest))
+            found.clear()
+
+    def _give_up(self, now: float) -> None:
+        """Lose what later frames have passed long ago."""
+        until = -1
+        while self._passed and self._passed[0][0] < now - self.patience_s:
+            until = max(until, self._passed.popleft()[1])
+        if self._ordered and until >= self._given_up:
+            self._file.lose(self._positions(np.arange(self._given_up, until + 1)), "not received")
+            self._given_up = until + 1
+
+    def _note(self) -> None:
+        """Write down what the frame log does not tell."""
+        duplicates, outside, refused = self._noted
+        led = self.ledger
+        if (led.duplicates, led.outside, led.refused) != self._noted:
+            self._file.note(led.duplicates - duplicates, led.outside - outside, led.refused - refused)
+            self._noted = (led.duplicates, led.outside, led.refused.copy())
+
+    def _end(self, reason: str) -> None:
+        if self.scan is not None and self._over is None:
+            self._over, self._over_at = reason, time.time()
+
+    # -- its end ----------------------------------------------------------------------------------------------------------
+
+    def settle(self, timeout_s: float | None = None, idle: bool = True) -> bool:
+        """Finish the scan where it is over; whether it was.
+
+        timeout_s: Without a frame, after which a scan is over.
+        idle: Whether nothing waits to be recorded.
+        """
+        if self.scan is None or not idle:
+            return False
+        now, waiting = time.time(), self.ledger.counts()["waiting"]
+        if self._over is not None and (not waiting or now - self._over_at > GRACE_S):
+            self.finish(self._over)
+        elif not waiting and self._began and now - self._last > GRACE_S:
+            self.finish("complete")
+        elif timeout_s is not None and now - self._last > timeout_s:
+            self.finish(f"nothing came for {timeout_s:g} s")
+        else:
+            return False
+        return True
+
+    def finish(self, reason: str) -> None:
+        """The scan is over: what is still expected is lost."""
+        if self.scan is None:
+            return
+        self._file.end("not received" if reason == "complete" else reason)
+        self._note()
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+        counts = {**self.counts, **self.rates(whole=True)}
+        write_json(self.scan.path / "ledger.json", counts)
+        frames = self._writer.count if self._writer is not None else 0
+        write_json(self.scan.path / "end.json", {"reason": reason, "frames": frames, "time": time.time()})
+        self.scan, self._writer = None, None
+        self.finished += 1
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """The ledger's figures of the scan under way."""
+        return self.ledger.counts()
+
+    def rates(self, whole: bool = False) -> dict[str, float]:
+        """Frames per second: of the last two seconds, or of the whole scan."""
+        now = time.time()
+        if whole:
+            spent = self._last - self._began if self._began else 0.0
+            total = float(self._writer.count) if self._writer is not None else 0.0
+            return {"rate_hz": round(total / spent, 2) if spent > 0 else 0.0}
+        while self._arrivals and self._arrivals[0][0] < now - 2:
+            self._arrivals.popleft()
+        return {"rate_hz": round(sum(n for _, n in self._arrivals) / 2, 2)}
+
+
+def _planned(start: Start, plan: Start | None) -> Start:
+    """The start of a transport, with what it does not say from the plan."""
+    if plan is None:
+        return start
+    fields = ("modality", "geometry", "order", "expected")
+    missing = {name: getattr(plan, name) for name in fields if getattr(start, name) is None}
+    if not start.axes:
+        missing["axes"] = plan.axes
+        if start.expected is not None and start.expected > plan.points:
+            raise InputError(f"scan {start.scan} has {start.expected} frames, but the grid has {plan.points} positions")
+    return dataclasses.replace(start, **missing)
