@@ -31,8 +31,11 @@ SAME = (
 """What an interrupted run and the one that finishes it must agree in, beside the model."""
 
 
-def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str, str | int | float]:
-    """The attributes that a map of this source by this (not yet prepared) method carries from its start."""
+def provenance(source: Source, kind: Modality, estimator: Estimator, *, hashed: bool = True) -> dict[str, str | int | float]:
+    """The attributes that a map of this source by this (not yet prepared) method carries from its start.
+
+    hashed: Whether with the hash of its file; a file that grows has none.
+    """
     path = getattr(source, "path", None)
     geometry = estimator.geometry.to_mapping() if estimator.geometry is not None else {}
     seed = estimator.options().get("seed", source.provenance.get("simulation_seed"))
@@ -48,7 +51,7 @@ def provenance(source: Source, kind: Modality, estimator: Estimator) -> dict[str
         "still_motors": _still_motors(source, estimator) or None,
         **source.provenance,
         **estimator.facts(),
-        **(file_hash(path) if path is not None else {}),
+        **(file_hash(path) if path is not None and hashed else {}),
         "saturation": getattr(source, "saturation", None),
         "uncalibrated_because": None if estimator.calibrated else estimator.uncalibrated_because,
     }

@@ -51,6 +51,7 @@ class Estimator(abc.ABC):
     calibrated: Whether every quantity has a standard deviation whose z-scores have mean 0 and spread 1.
     uncalibrated_because: Why not, for the provenance.
     devices: Where it can run.
+    prepares_on_scan: Whether `prepare` reads the scan's frames: live, it waits for them.
     """
 
     geometry: Geometry | None
@@ -62,6 +63,7 @@ class Estimator(abc.ABC):
     calibrated: ClassVar[bool]
     uncalibrated_because: ClassVar[str] = ""
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    prepares_on_scan: ClassVar[bool] = False
 
     def prepare(self, source: Source) -> Self:
         """What must see the scan before it can start (it may read the source many times); the identity by default."""

@@ -43,6 +43,7 @@ class Training:
     precision: "32", or "bf16" where the device is faster with it.
     log: Format of the log in the folder.
     patience: Epochs without a better validation loss before the training stops; 0: it does not.
+    start: Weights by name to begin with, instead of random ones; they are kept unless an epoch has a better validation loss.
     """
 
     folder: Path | None = None
@@ -54,6 +55,7 @@ class Training:
     precision: Literal["32", "bf16"] = "32"
     log: Literal["csv", "tensorboard"] = "csv"
     patience: int = 0
+    start: Mapping[str, np.ndarray] | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from .source import open_scans
 
 GROUP = "entry/data"
 STATE = "entry/unfinished"
+LEDGER = "entry/ledger"
 LARGEST_BIT = 30  # of a flag
 
 
@@ -125,10 +126,17 @@ def carried_flag(dataset: xr.Dataset, added: Mapping[str, np.ndarray]) -> xr.Dat
     return xr.DataArray(values, dims=old.dims, coords=old.coords, attrs=attributes)
 
 
-def save(dataset: xr.Dataset, path: str | Path, *, state: Mapping[str, np.ndarray] | None = None) -> None:
+def save(
+    dataset: xr.Dataset,
+    path: str | Path,
+    *,
+    state: Mapping[str, np.ndarray] | None = None,
+    ledger: Mapping[str, Any] | None = None,
+) -> None:
     """Write a map, whole or not at all: it is written beside the path and then takes its place.
 
     state: The state of an estimator that is not done, to resume from.
+    ledger: Of a live scan, what became of each frame: arrays `status` and `reason` over the scan axes, and their words.
     Raises OSError where the disk is full or the folder cannot be written; what was at `path` stays.
     """
     import h5py
@@ -153,6 +161,11 @@ def save(dataset: xr.Dataset, path: str | Path, *, state: Mapping[str, np.ndarra
                 data.attrs["auxiliary_signals"] = others
             for name, value in (state or {}).items():
                 file.create_dataset(f"{STATE}/state_{quote(name, safe=' :()')}", data=value)
+            for name, value in (ledger or {}).items():
+                if isinstance(value, np.ndarray):
+                    file.create_dataset(f"{LEDGER}/{name}", data=value)
+                else:
+                    file.require_group(LEDGER).attrs[name] = json.dumps(value)
 
 
 def load(path: str | Path) -> xr.Dataset:
@@ -194,6 +207,18 @@ def load_state(path: str | Path) -> dict[str, np.ndarray] | None:
         if STATE not in file:
             return None
         return {unquote(name.removeprefix("state_")): value[()] for name, value in file[STATE].items()}
+
+
+def load_ledger(path: str | Path) -> dict[str, Any] | None:
+    """What became of each frame of a live scan (see `save`); None where the map is not of one."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if LEDGER not in file:
+            return None
+        group = file[LEDGER]
+        arrays = {str(name): np.asarray(value[()]) for name, value in group.items()}
+        return {**arrays, **{str(name): json.loads(str(value)) for name, value in group.attrs.items()}}
 
 
 def _storable(value: Any) -> Any:

@@ -209,6 +209,12 @@ class Scan:
             monitor = None if self.monitor is None else self.monitor[which]
             yield Batch(self.order[which].astype(np.int64), frames, monitor, mask)
 
+    def taken(self, start: int, stop: int) -> Batch:
+        """The frames from `start` to `stop` in order of acquisition, as a batch."""
+        frames, mask = self._read(slice(start, stop))
+        monitor = None if self.monitor is None else self.monitor[start:stop]
+        return Batch(self.order[start:stop].astype(np.int64), frames, monitor, mask)
+
     def batch_size(self) -> int:
         """Frames that fill a batch of about 64 MB."""
         top, bottom, left, right = self._window

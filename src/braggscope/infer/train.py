@@ -136,6 +136,7 @@ class _Run:
     kept: Checkpoint
     log: Log
     start: float
+    floor: float = math.inf  # validation loss of the weights that it began with
 
     @classmethod
     def begun(cls, task: Task, training: Training) -> _Run:
@@ -147,6 +148,8 @@ class _Run:
             check_identity(found, kept.identity, folder)
             load_arrays(task.network, found.weights, f"the checkpoint in {folder}")
             kept = found
+        elif training.start is not None:
+            load_arrays(task.network, training.start, "the model to begin with")
         network = fabric.setup_module(task.network)
         optimiser = fabric.setup_optimizers(task.optimiser(task.network))
         rates = [group["lr"] for group in optimiser.param_groups]
@@ -154,7 +157,15 @@ class _Run:
             optimiser.load_state_dict(kept.optimiser)
         log = open_log(training.log, folder if fabric.is_global_zero else None, kept.history)
         start = time.perf_counter() - (kept.history[-1]["seconds"] if kept.history else 0.0)
-        return cls(task, training, fabric, network, optimiser, rates, kept, log, start)
+        run = cls(task, training, fabric, network, optimiser, rates, kept, log, start)
+        if training.start is not None and not kept.history:
+            run.begin_with_weights()
+        return run
+
+    def begin_with_weights(self) -> None:
+        """Take the weights that are there as the best so far."""
+        self.floor = self.measure()["loss"]
+        self.kept.best = {name: value.detach().clone() for name, value in self.task.network.state_dict().items()}
 
     def reports(self) -> Iterator[Report]:
         """Every epoch: those of the checkpoint, then those that are still to come."""
@@ -241,7 +252,7 @@ class _Run:
     def best_loss(self) -> float:
         """The lowest validation loss so far."""
         best = self.best_epoch()
-        return self.kept.history[best - 1]["validation"]["loss"] if best else math.inf
+        return self.kept.history[best - 1]["validation"]["loss"] if best else self.floor
 
     def keep(self, row: Row) -> str:
         """Remember an epoch, in the folder too; why no epoch follows, or nothing."""
@@ -264,7 +275,7 @@ class _Run:
     def rescued(self, wrong: str) -> str:
         """Why the training ends where something was not finite; the last checkpoint stays as it is."""
         best = self.best_epoch()
-        if not best:
+        if not best and not self.kept.best:
             raise BraggscopeError(
                 f"{wrong}, and there are no weights to keep yet; a smaller learning rate or cleaner frames would do"
             )

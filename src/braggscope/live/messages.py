@@ -62,6 +62,17 @@ class Start:
         return tuple(len(axis) for axis in self.axes)
 
     @property
+    def planned(self) -> np.ndarray | None:
+        """Booleans over flat positions: where a frame is expected; None: everywhere."""
+        if self.order is not None and len(self.order) < self.points:
+            planned = np.zeros(self.points, bool)
+            planned[self.order] = True
+            return planned
+        if self.order is None and self.expected is not None and self.expected < self.points:
+            return np.arange(self.points) < self.expected
+        return None
+
+    @property
     def points(self) -> int:
         """Positions of the grid."""
         return math.prod(self.shape)

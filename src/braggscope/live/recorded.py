@@ -16,6 +16,7 @@ import numpy as np
 from braggscope.core.errors import InputError
 from braggscope.core.scan import Scan
 
+from .frame_log import RECORD
 from .run_folder import ScanFolder
 
 FORMAT = "recorded live scan (folder)"
@@ -33,7 +34,7 @@ def scans(path: Path, *, detector: str | None = None, grid: tuple[int, int] | No
 
 
 def recorded_scan(folder: ScanFolder) -> Scan:
-    """The frames that are there now. Call `grown` for those since.
+    """The frames that are there now. A `Follower` takes in those since.
 
     Raises InputError where the folder holds no scan with a grid.
     """
@@ -55,10 +56,42 @@ def recorded_scan(folder: ScanFolder) -> Scan:
     )
 
 
-def grown(scan: Scan, folder: ScanFolder) -> Scan:
-    """The same scan with the frames that came since; its corrections and geometry stay."""
-    records = folder.frames.records()
-    return dataclasses.replace(scan, order=records["position"], monitor=_monitor(records))
+class Follower:
+    """A recorded scan that grows: `advance` takes in what came since, and reads only that.
+
+    scan: With the frames so far; may be replaced by one that is cut, binned, corrected or has another geometry.
+    """
+
+    def __init__(self, folder: ScanFolder, scan: Scan) -> None:
+        self.frames, self.scan = folder.frames, scan
+        self._records = np.zeros(1024, RECORD)
+        self.count = 0
+        self.advance()
+
+    @property
+    def records(self) -> np.ndarray:
+        """The records (frame_log.RECORD) of the frames so far."""
+        return self._records[: self.count]
+
+    def advance(self) -> int:
+        """Take in the frames that came since; how many."""
+        fresh = self.frames.records(self.count)
+        if len(fresh):
+            while self.count + len(fresh) > len(self._records):
+                self._records = np.concatenate([self._records, np.zeros(len(self._records), RECORD)])
+            self._records[self.count : self.count + len(fresh)] = fresh
+            self.count += len(fresh)
+        if len(fresh) or len(self.scan.order) != self.count:
+            monitor = self._monitored and self.records["monitor"]
+            self.scan = dataclasses.replace(
+                self.scan, order=self.records["position"], monitor=None if monitor is False else monitor
+            )
+        return len(fresh)
+
+    @property
+    def _monitored(self) -> bool:
+        """Whether the frames have an incident flux: the first one tells, so that the scan does not change its mind."""
+        return bool(self.count) and bool(np.isfinite(self._records["monitor"][0]))
 
 
 def _monitor(records: np.ndarray) -> np.ndarray | None:

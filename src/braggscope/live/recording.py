@@ -68,18 +68,12 @@ class Recorder:
         self.scan, self.start = folder, start
         self._order = start.order
         self._ordered = True  # whether the position of a missing number is known
-        planned = None
-        if start.order is not None and (start.expected or start.points) < start.points:
-            planned = np.zeros(start.points, bool)
-            planned[start.order] = True
-        elif start.order is None and start.expected is not None and start.expected < start.points:
-            planned = np.arange(start.points) < start.expected
         self._writer: FrameWriter | None = None
         if start.frame_shape is not None and start.dtype is not None:
             self._prepare()
-            self.ledger = read_ledger(folder.path, folder.frames, start.points, planned)
+            self.ledger = read_ledger(folder.path, folder.frames, start.points, start.planned)
         else:
-            self.ledger = Ledger(start.points, planned)
+            self.ledger = Ledger(start.points, start.planned)
         self.before = np.isin(self.ledger.status, (RECEIVED, LATE))  # recorded by an earlier receiver: no duplicates
         self._file = LedgerFile(folder.path, self.ledger)
         self._noted = (self.ledger.duplicates, self.ledger.outside, self.ledger.refused.copy())

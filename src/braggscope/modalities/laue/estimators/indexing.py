@@ -50,6 +50,7 @@ class Indexing(PerFrame):
     name: ClassVar[str] = "indexing"
     summary: ClassVar[str] = "the grain that explains most spots of each pattern: orientation, deviatoric strain"
     per_frame: ClassVar[bool] = False  # grains are numbered over the whole scan
+    prepares_on_scan: ClassVar[bool] = True
     calibrated: ClassVar[bool] = False
     uncalibrated_because: ClassVar[str] = (
         "where grains are smaller than the beam the dominant one is a choice, whose error the fit does not know; "

@@ -47,6 +47,7 @@ class Unmixing(Estimator):
     name: ClassVar[str] = "unmixing"
     summary: ClassVar[str] = "grains below the beam size: the light of each grain, deblurred with the beam"
     per_frame: ClassVar[bool] = False  # grains are found in, and light is deblurred over, the whole scan
+    prepares_on_scan: ClassVar[bool] = True
     calibrated: ClassVar[bool] = False
     uncalibrated_because: ClassVar[str] = (
         "fraction_std holds the noise of the counts, not the error of the scale between grains, which rests on kinematic "

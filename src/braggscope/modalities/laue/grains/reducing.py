@@ -50,6 +50,7 @@ class Reducing(Learned):
     calibrated: ClassVar[bool] = False
     uncalibrated_because: ClassVar[str] = "a cluster has no standard deviation; how fine the map is follows from `apart`"
     per_frame: ClassVar[bool] = False  # clusters are those of the whole scan
+    prepares_on_scan: ClassVar[bool] = True
     flags: ClassVar[Mapping[int, str]] = {DARK: "no_peaks"}
 
     threshold: float = option(6.0, "least height of a peak, in standard deviations of its pixel", stage="training")

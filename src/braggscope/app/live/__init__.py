@@ -1,0 +1,1 @@
+"""A live run: the processes that map, train and watch over them; what receives is in braggscope.live."""
