@@ -17,7 +17,7 @@ import typer
 
 from braggscope.core.errors import BraggscopeError, InputError
 
-from . import analysis, calibrate, convert_model, export, info, map, play, report, simulate, train, view
+from . import analysis, calibrate, convert_model, export, info, map, play, report, simulate, train, view, watch
 from .shared import Numbers
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("train", short_help="Train a method on scans, or on frames that it s
 app.command("convert-model", short_help="Make a model of published weights.")(convert_model.convert_model)
 app.command("export", short_help="Write a model as an ONNX graph.")(export.export)
 app.command("calibrate", short_help="Find the instrument's parameters from a scan's own frames.")(calibrate.calibrate)
+app.command("watch", short_help="Map a scan while it runs, with a ledger of every frame, and a page to look at.")(watch.watch)
 app.command("play", short_help="Send a scan as a detector would, to try out what watches.")(play.play)
 app.command("view", short_help="Draw a map as a picture file.")(view.view)
 app.command("report", short_help="Write one self-contained HTML page about maps.")(report.report)

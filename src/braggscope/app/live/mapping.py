@@ -1,8 +1,8 @@
 """The mapper: a process that follows the frames of a run and keeps the map of each scan.
 
 A method whose points come from one frame each has its results appended to a log (`live.result_log`), from which its state is
-built again after a kill, to the last bit. Any other has its state stored from time to time; what came after is read from the frame log
-again. Frames that a method has used are those of its state (`seen`), so that nothing is used twice.
+built again after a kill, to the last bit. Any other has its state stored from time to time; what came after is read from the
+frame log again. Frames that a method has used are those of its state (`seen`), so that nothing is used twice.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import numpy as np
 import xarray as xr
 
 from braggscope.core import maps
+from braggscope.core.batch import Batch
 from braggscope.core.errors import BraggscopeError, InputError
 from braggscope.core.estimator import PerFrame
 from braggscope.core.learned import Learned
+from braggscope.core.modality import modality
 from braggscope.core.model import Model
 from braggscope.engine.local import Progress, run
 from braggscope.live.recorded import Follower
@@ -343,6 +345,7 @@ def follow(run_folder: RunFolder) -> None:
 
     asked = Asked.read(run_folder)
     set_workers(asked.workers)
+    _warm(asked)
     while True:
         open_scans = [one for one in run_folder.scans() if one.done is None]
         if not open_scans:
@@ -355,6 +358,18 @@ def follow(run_folder: RunFolder) -> None:
             time.sleep(0.05)
             continue
         _one(ScanMapper(run_folder, open_scans[0], asked))
+
+
+def _warm(asked: Asked) -> None:
+    """Let the method map a dark frame, so that what it compiles and loads is there when the first frame comes."""
+    if asked.modality is None or asked.geometry is None:
+        return
+    kind = modality(asked.modality)
+    with contextlib.suppress(Exception):  # a frame of another shape than it wants: then the first one is slow
+        geometry = kind.geometry_class().from_mapping(asked.geometry)
+        method = kind.estimator(asked.method or kind.default_method).with_options(geometry, asked.options)
+        if isinstance(method, PerFrame) and not isinstance(method, Learned):
+            method.fit(Batch(np.zeros(1, np.int64), np.ones((1, 64, 64), np.uint16)))
 
 
 def _one(mapper: ScanMapper) -> None:
@@ -391,4 +406,6 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
+    code = main(sys.argv[1])
+    sys.stderr.flush()
+    os._exit(code)  # taking compiled libraries down takes seconds; everything is on the disk
