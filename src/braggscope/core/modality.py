@@ -50,6 +50,8 @@ class Modality:
     calibrate: Function (scan, *, reference, ...) -> Calibration, or None where there is nothing to calibrate.
     views: Name -> function map or frames -> figure; `overview` must be there.
     tables: The `Tables` that its analyses take beside scans and maps; empty where it has none.
+    frame_model: Function (values at a map point, geometry, frame shape) -> expected counts (row, column) or None, for the page.
+    spot_model: The same -> list of spots: row, column, hkl, energy_kev.
     misfit_hint: What a user may do where a calibrated method's model does not explain the frames, for `map` to say.
     example_geometry: Function () -> Geometry of a published or real experiment, for tests and tutorials.
     example_forward: Function () -> (Forward, params): a small forward model in float64 and values to try it at.
@@ -68,6 +70,8 @@ class Modality:
     views: Mapping[str, str]
     calibrate: str | None = None
     tables: str = ""
+    frame_model: str = ""
+    spot_model: str = ""
     misfit_hint: str = ""
     example_geometry: str = ""
     example_forward: str = ""

@@ -11,6 +11,7 @@ MODALITY = Modality(
     geometry=f"{_HERE}.geometry:LaueGeometry",
     forward=f"{_HERE}.forward:LauePattern",
     phantoms={name: f"{_HERE}.phantoms.film:{name}" for name in ("film", "polycrystal", "single")},
+    spot_model=f"{_HERE}.expected_spots:expected_spots",
     tables=f"{_HERE}.files:TABLES",
     calibrate=f"{_HERE}.calibrate:calibrate",
     default_method="indexing",

@@ -16,6 +16,7 @@ MODALITY = Modality(
     },
     default_method="likelihood",
     calibrate=f"{_HERE}.calibrate:calibrate",
+    frame_model=f"{_HERE}.expected_frame:expected_frame",
     misfit_hint="is the geometry calibrated, is everything free that varies?",
     views={name: f"{_HERE}.views:{name}" for name in ("overview", "frame", "pupil")},
     example_geometry=f"{_HERE}.geometry:published",

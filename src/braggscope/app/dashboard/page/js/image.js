@@ -1,0 +1,139 @@
+// Images over a grid, by BokehJS: maps of a scan, maps over detector pixels, frames.
+
+const { ndarray } = Bokeh.require("core/util/ndarray");
+
+export function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+export function dressed(figure) {
+  const ink = colour("ink"), line = colour("line"), panel = colour("panel");
+  figure.background_fill_color = panel;
+  figure.border_fill_color = panel;
+  figure.outline_line_color = line;
+  figure.toolbar.logo = null;
+  for (const axis of [...figure.xaxis, ...figure.yaxis]) {
+    Object.assign(axis, { axis_line_color: line, major_tick_line_color: line, minor_tick_line_color: null, major_label_text_color: ink,
+      axis_label_text_color: ink, axis_label_text_font_style: "normal", axis_label_text_font_size: "12px" });
+  }
+  for (const grid of [...figure.xgrid, ...figure.ygrid]) grid.grid_line_color = null;
+  return figure;
+}
+
+export function palette(name) {
+  if (name === "RdBu11") return [...Bokeh.Palettes.RdBu11];
+  const colours = [...Bokeh.Palettes[name]];
+  return name === "Greys256" ? colours.reverse() : colours;
+}
+
+// Places of pixels along one axis: the middle of the first, the step, how many; counted where the values are not even.
+export function places(axis, count) {
+  const values = axis?.values ?? [];
+  const step = values.length > 1 ? (values[values.length - 1] - values[0]) / (values.length - 1) : 1;
+  const even = values.length === count && step !== 0 && values.every((v, i) => Math.abs(v - values[0] - i * step) < 0.02 * Math.abs(step));
+  return even ? { first: values[0], step, count } : { first: 0, step: 1, count };
+}
+
+export class ImagePlot {
+  // options: x, y (places), xlabel, ylabel, down (first row at the top), bar (colour bar), pick(row, column), select(rows, columns), height
+  constructor(element, options) {
+    this.element = element;
+    this.options = options;
+    const { x, y } = options;
+    const edge = (p, end) => p.first + (end ? p.count - 0.5 : -0.5) * p.step;
+    const range = (p, turned) => {
+      const [a, b] = [edge(p, false), edge(p, true)];
+      const [low, high] = a < b ? [a, b] : [b, a];
+      return new Bokeh.Range1d(turned ? { start: high, end: low } : { start: low, end: high });
+    };
+    this.xRange = range(x, false);
+    this.yRange = range(y, Boolean(options.down));
+    const figure = Bokeh.Plotting.figure({
+      sizing_mode: "stretch_both", tools: options.select ? "pan,wheel_zoom,box_select,reset" : "pan,wheel_zoom,reset",
+      x_range: this.xRange, y_range: this.yRange, toolbar_location: "above", match_aspect: false, min_border: 4,
+      lod_threshold: null, aspect_ratio: null,
+    });
+    this.figure = dressed(figure);
+    figure.xaxis[0].axis_label = options.xlabel ?? "";
+    figure.yaxis[0].axis_label = options.ylabel ?? "";
+    this.mapper = new Bokeh.LinearColorMapper({ palette: palette("Viridis256"), low: 0, high: 1, nan_color: colour("line") });
+    this.source = new Bokeh.ColumnDataSource({ data: { image: [] } });
+    const [left, right] = [edge(x, x.step < 0), edge(x, x.step > 0)];
+    const [bottom, top] = [edge(y, y.step < 0), edge(y, y.step > 0)];
+    this.renderer = figure.image({
+      image: { field: "image" }, x: left, y: bottom, dw: right - left, dh: top - bottom, source: this.source, color_mapper: this.mapper,
+    });
+    this.cross = new Bokeh.ColumnDataSource({ data: { x: [], y: [] } });
+    this.spots = new Bokeh.ColumnDataSource({ data: { x: [], y: [], text: [] } });
+    figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: this.spots, marker: "circle", size: 11, fill_color: null, line_color: "#ff9d2e", line_width: 1.3 });
+    figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: this.cross, marker: "square", size: 12, fill_color: null, line_color: "#ff2d95", line_width: 2 });
+    if (options.bar !== false) {
+      this.bar = new Bokeh.ColorBar({ color_mapper: this.mapper, width: 12, padding: 4, background_fill_color: colour("panel"),
+        major_label_text_color: colour("ink"), title_text_color: colour("ink") });
+      figure.add_layout(this.bar, "right");
+    }
+    if (options.pick) figure.on_event("tap", (event) => { const at = this.pixel(event.x, event.y); if (at) options.pick(...at); });
+    if (options.select) figure.on_event("selectiongeometry", (event) => { if (event.final) this.selected(event.geometry); });
+  }
+
+  async show() {
+    this.element.replaceChildren();
+    this.view = await Bokeh.Plotting.show(this.figure, this.element);
+  }
+
+  pixel(atX, atY) {
+    const { x, y } = this.options;
+    const column = Math.round((atX - x.first) / x.step), row = Math.round((atY - y.first) / y.step);
+    return row >= 0 && row < y.count && column >= 0 && column < x.count ? [row, column] : null;
+  }
+
+  selected(geometry) {
+    const { x, y, select } = this.options;
+    const between = (p, a, b) => {
+      const ends = [(a - p.first) / p.step, (b - p.first) / p.step].sort((m, n) => m - n);
+      return [Math.max(0, Math.ceil(ends[0])), Math.min(p.count, Math.floor(ends[1]) + 1)];
+    };
+    const rows = between(y, geometry.y0, geometry.y1), columns = between(x, geometry.x0, geometry.x1);
+    if (rows[1] > rows[0] && columns[1] > columns[0]) select(rows, columns);
+  }
+
+  // values: Float32Array, row by row from the first row of `y`; Bokeh wants rows from the bottom up.
+  draw(values, low, high, colours, log = false) {
+    const { x, y } = this.options;
+    const turnY = y.step < 0, turnX = x.step < 0;
+    let shown = values;
+    if (turnX || turnY) {
+      shown = new Float32Array(values.length);
+      for (let r = 0; r < y.count; r++) {
+        const from = turnY ? y.count - 1 - r : r;
+        for (let c = 0; c < x.count; c++) shown[r * x.count + c] = values[from * x.count + (turnX ? x.count - 1 - c : c)];
+      }
+    }
+    if (log !== this.log) this.remap(log);
+    Object.assign(this.mapper, { low, high, palette: colours });
+    const image = ndarray(shown.buffer, { shape: [y.count, x.count], dtype: "float32" });
+    this.source.data = { image: [image] };
+    this.values = values;
+  }
+
+  remap(log) {
+    const kind = log ? Bokeh.LogColorMapper : Bokeh.LinearColorMapper;
+    this.mapper = new kind({ palette: this.mapper.palette, low: this.mapper.low, high: this.mapper.high, nan_color: colour("line") });
+    this.renderer.glyph.color_mapper = this.mapper;
+    if (this.bar) this.bar.color_mapper = this.mapper;
+    this.log = log;
+  }
+
+  mark(row, column) {
+    const { x, y } = this.options;
+    this.cross.data = row === null ? { x: [], y: [] } : { x: [x.first + column * x.step], y: [y.first + row * y.step] };
+  }
+
+  overlay(spots) {
+    this.spots.data = { x: spots.map((s) => s.column), y: spots.map((s) => s.row), text: spots.map((s) => s.hkl.join(" ")) };
+  }
+
+  picture() {
+    return this.view.export("png", true).canvas;
+  }
+}

@@ -1,0 +1,52 @@
+// Curves, by BokehJS: profiles, histograms, rocking curves, training.
+
+import { dressed, colour } from "./image.js";
+
+const COLOURS = ["#1f77b4", "#d95f02", "#1b9e77", "#7570b3"];
+
+export class LinePlot {
+  constructor(element, { xlabel = "", ylabel = "", log = false } = {}) {
+    this.element = element;
+    this.figure = dressed(Bokeh.Plotting.figure({
+      sizing_mode: "stretch_both", tools: "pan,wheel_zoom,reset", toolbar_location: "above", min_border: 4,
+      y_axis_type: log ? "log" : "linear",
+    }));
+    this.figure.xaxis[0].axis_label = xlabel;
+    this.figure.yaxis[0].axis_label = ylabel;
+    this.sources = [];
+  }
+
+  async show() {
+    this.element.replaceChildren();
+    this.view = await Bokeh.Plotting.show(this.figure, this.element);
+  }
+
+  label(x, y) {
+    this.figure.xaxis[0].axis_label = x;
+    this.figure.yaxis[0].axis_label = y;
+  }
+
+  // curves: [{x, y, std, name, steps}], drawn anew in place.
+  draw(curves) {
+    curves.forEach((curve, i) => {
+      if (!this.sources[i]) this.sources[i] = this.made(i, Boolean(curve.name), curve);
+      const y = Array.from(curve.y), std = curve.std ? Array.from(curve.std) : y.map(() => NaN);
+      this.sources[i].data = { x: Array.from(curve.x), y, low: y.map((v, k) => v - std[k]), high: y.map((v, k) => v + std[k]) };
+    });
+    for (const source of this.sources.slice(curves.length)) source.data = { x: [], y: [], low: [], high: [] };
+  }
+
+  made(i, named, curve) {
+    const source = new Bokeh.ColumnDataSource({ data: { x: [], y: [], low: [], high: [] } });
+    const line = COLOURS[i % COLOURS.length];
+    const legend = named ? { legend_label: curve.name } : {};
+    this.figure.segment({ x0: { field: "x" }, x1: { field: "x" }, y0: { field: "low" }, y1: { field: "high" }, source, line_color: line, line_alpha: 0.45 });
+    if (curve.steps) this.figure.step({ x: { field: "x" }, y: { field: "y" }, source, line_color: line, mode: "center", ...legend });
+    else this.figure.line({ x: { field: "x" }, y: { field: "y" }, source, line_color: line, line_width: 1.2, ...legend });
+    if (curve.points) this.figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, size: 4, color: line });
+    for (const box of this.figure.legend ?? []) {
+      Object.assign(box, { background_fill_alpha: 0, border_line_color: null, label_text_color: colour("ink"), label_text_font_size: "11px", padding: 2, spacing: 0 });
+    }
+    return source;
+  }
+}
