@@ -44,6 +44,7 @@ class FinishedMap:
             "title": attrs.get("title", name),
             "scans": [{"number": 1, "name": name, "shape": list(shown.shape), "state": "done"}],
             "scan": 1,
+            "frames": self._scan is not None,
             "frame_shape": rows_columns,
             "ledger": (self._ledger or {}).get("counts"),
             "rates": None,

@@ -31,6 +31,12 @@ LEDGER_S = 0.5
 VERSION = "model_version"
 
 
+NOTHING: dict[str, Any] = {
+    "live": True, "state": "waiting", "modality": None, "method": None, "scans": [], "scan": None, "frames": True,
+    "frame_shape": None, "ledger": None, "rates": None, "mapped": 0, "history": 0, "provenance": {},
+}  # fmt: skip
+
+
 class _Scan:
     """One scan of the run."""
 
@@ -181,11 +187,8 @@ class LiveRun:
             parts = {name: self._part(name) for name in ("receiver", "mapper", "trainer", "server")}
             parts = {name: said for name, said in parts.items() if said}
             receiver, mapper = parts.get("receiver", {}), parts.get("mapper", {})
-            found: dict[str, Any] = {
-                "live": True, "state": "waiting", "modality": None, "method": None, "title": self.run.path.name, "scans": [], "scan": None,
-                "frame_shape": None, "ledger": None, "rates": None, "latency_ms": mapper.get("latency_ms"), "mapped": 0,
-                "model_version": mapper.get("version"), "parts": parts, "control": self.run.control, "history": 0, "provenance": {},
-            }  # fmt: skip
+            found = {**NOTHING, "title": self.run.path.name, "parts": parts, "control": self.run.control}
+            found |= {"latency_ms": mapper.get("latency_ms"), "model_version": mapper.get("version")}
             try:
                 one = self._scan(scan)
             except Missing:
@@ -209,7 +212,8 @@ class LiveRun:
                 int(np.isfinite(next(iter(shown.values.values()))).sum()) if "row" not in shown.dims else mapper.get("mapped", 0)
             )
             found |= {"history": one.read, "provenance": shown.attributes}
-            found["modality"], found["method"] = shown.attributes.get("modality"), shown.attributes.get("method")
+            for name in ("modality", "method", "title"):
+                found[name] = shown.attributes.get(name, found[name])
             return found
 
     def _part(self, name: str) -> dict[str, Any]:

@@ -6,16 +6,20 @@ import contextlib
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from braggscope.core.errors import InputError
+from braggscope.core.modality import modalities
 from braggscope.live.run_folder import RunFolder
 
 from .provider import Provider
 
 PORT, TRIES = 8200, 50
+WARM_TRIES = 600  # seconds
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -50,14 +54,28 @@ def serve(
     listener = listening(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
+    quiet = {"log_level": "warning", "access_log": False, "lifespan": "off"}
     config = uvicorn.Config(
-        application(provider, token), log_level="warning", access_log=False, ws_max_size=65536, timeout_keep_alive=30, lifespan="off",
-        ws="websockets-sansio",
-    )  # fmt: skip
+        application(provider, token), ws="websockets-sansio", ws_max_size=65536, timeout_keep_alive=30, **quiet
+    )
     server: Any = uvicorn.Server(config)
+    threading.Thread(target=_warm, args=(provider,), daemon=True).start()
     told(address)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
+
+
+def _warm(provider: Provider) -> None:
+    """Load what the first model of a frame needs, so that the first click does not wait for it."""
+    for _ in range(WARM_TRIES):
+        kind = modalities().get(str(provider.status().get("modality")))
+        if kind is not None:
+            for dotted in (kind.frame_model, kind.spot_model):
+                if dotted:
+                    kind.load(dotted)
+                    import torch  # noqa: F401  what most models compute with
+            return
+        time.sleep(1)
 
 
 def main(path: str) -> int:

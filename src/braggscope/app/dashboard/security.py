@@ -1,8 +1,9 @@
 """Who may talk to the server.
 
-It listens on the loopback address unless it is told otherwise, and then wants a token: in the header `Authorization: Bearer TOKEN`, in
-the query of a WebSocket or event stream, or in the cookie that the page's first address (?token=) sets. On loopback the header Host
-must name it, so that a page of another site that points its name at this machine gets nothing (DNS rebinding).
+It listens on the loopback address unless it is told otherwise, and then wants a token: in the header `Authorization: Bearer
+TOKEN`, in the query of a WebSocket or event stream, or in the cookie that the page's first address (?token=) sets. On
+loopback the header Host must name it, so that a page of another site that points its name at this machine gets nothing (DNS
+rebinding).
 """
 
 from __future__ import annotations

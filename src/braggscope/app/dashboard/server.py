@@ -18,6 +18,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from braggscope.core.errors import InputError
+from braggscope.core.modality import modalities
 
 from .frames import modelled, spots
 from .provider import Missing, Provider
@@ -87,6 +88,7 @@ def status(request: Request, scan: ScanNumber = None) -> dict[str, Any]:
     """What is going on: scans, grid, variables, ledger, rates, latency, model version, control, provenance."""
     provider = _provider(request)
     found = provider.status(scan)
+    found |= _models(found.get("modality"))
     try:
         shown = provider.shown(scan)
     except Missing:
@@ -292,6 +294,12 @@ def binary(values: np.ndarray, shape: tuple[int, ...], count: int | None = None)
     if count is not None:
         headers["X-Count"] = str(count)
     return Response(np.ascontiguousarray(values, "<f4").tobytes(), media_type="application/octet-stream", headers=headers)
+
+
+def _models(name: Any) -> dict[str, bool]:
+    """Whether the modality knows what a frame should look like, or where spots should be."""
+    kind = modalities().get(str(name))
+    return {"frame_model": bool(kind and kind.frame_model), "spot_model": bool(kind and kind.spot_model)}
 
 
 def _known(shown: Shown, name: str) -> str:

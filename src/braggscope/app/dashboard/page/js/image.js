@@ -20,6 +20,11 @@ export function dressed(figure) {
   return figure;
 }
 
+export function named(figure, x, y) {
+  for (const axis of figure.xaxis) axis.axis_label = x;
+  for (const axis of figure.yaxis) axis.axis_label = y;
+}
+
 export function palette(name) {
   if (name === "RdBu11") return [...Bokeh.Palettes.RdBu11];
   const colours = [...Bokeh.Palettes[name]];
@@ -41,21 +46,13 @@ export class ImagePlot {
     this.options = options;
     const { x, y } = options;
     const edge = (p, end) => p.first + (end ? p.count - 0.5 : -0.5) * p.step;
-    const range = (p, turned) => {
-      const [a, b] = [edge(p, false), edge(p, true)];
-      const [low, high] = a < b ? [a, b] : [b, a];
-      return new Bokeh.Range1d(turned ? { start: high, end: low } : { start: low, end: high });
-    };
-    this.xRange = range(x, false);
-    this.yRange = range(y, Boolean(options.down));
     const figure = Bokeh.Plotting.figure({
       sizing_mode: "stretch_both", tools: options.select ? "pan,wheel_zoom,box_select,reset" : "pan,wheel_zoom,reset",
-      x_range: this.xRange, y_range: this.yRange, toolbar_location: "above", match_aspect: false, min_border: 4,
-      lod_threshold: null, aspect_ratio: null,
+      x_range: new Bokeh.DataRange1d({ range_padding: 0 }), y_range: new Bokeh.DataRange1d({ range_padding: 0, flipped: Boolean(options.down) }),
+      toolbar_location: "above", match_aspect: options.square !== false, min_border: 4, lod_threshold: null,
     });
     this.figure = dressed(figure);
-    figure.xaxis[0].axis_label = options.xlabel ?? "";
-    figure.yaxis[0].axis_label = options.ylabel ?? "";
+    named(figure, options.xlabel ?? "", options.ylabel ?? "");
     this.mapper = new Bokeh.LinearColorMapper({ palette: palette("Viridis256"), low: 0, high: 1, nan_color: colour("line") });
     this.source = new Bokeh.ColumnDataSource({ data: { image: [] } });
     const [left, right] = [edge(x, x.step < 0), edge(x, x.step > 0)];
@@ -63,13 +60,15 @@ export class ImagePlot {
     this.renderer = figure.image({
       image: { field: "image" }, x: left, y: bottom, dw: right - left, dh: top - bottom, source: this.source, color_mapper: this.mapper,
     });
+    for (const range of [figure.x_range, figure.y_range]) range.renderers = [this.renderer];
     this.cross = new Bokeh.ColumnDataSource({ data: { x: [], y: [] } });
     this.spots = new Bokeh.ColumnDataSource({ data: { x: [], y: [], text: [] } });
     figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: this.spots, marker: "circle", size: 11, fill_color: null, line_color: "#ff9d2e", line_width: 1.3 });
     figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: this.cross, marker: "square", size: 12, fill_color: null, line_color: "#ff2d95", line_width: 2 });
     if (options.bar !== false) {
       this.bar = new Bokeh.ColorBar({ color_mapper: this.mapper, width: 12, padding: 4, background_fill_color: colour("panel"),
-        major_label_text_color: colour("ink"), title_text_color: colour("ink") });
+        major_label_text_color: colour("ink"), title_text_color: colour("ink"),
+        formatter: new Bokeh.BasicTickFormatter({ power_limit_low: -3, power_limit_high: 5, precision: "auto" }) });
       figure.add_layout(this.bar, "right");
     }
     if (options.pick) figure.on_event("tap", (event) => { const at = this.pixel(event.x, event.y); if (at) options.pick(...at); });
@@ -114,6 +113,8 @@ export class ImagePlot {
     const image = ndarray(shown.buffer, { shape: [y.count, x.count], dtype: "float32" });
     this.source.data = { image: [image] };
     this.values = values;
+    if (this.view && (low !== this.low || high !== this.high)) this.view.invalidate_layout(); // room for the numbers of the bar
+    [this.low, this.high] = [low, high];
   }
 
   remap(log) {

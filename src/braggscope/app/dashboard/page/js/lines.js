@@ -1,6 +1,6 @@
 // Curves, by BokehJS: profiles, histograms, rocking curves, training.
 
-import { dressed, colour } from "./image.js";
+import { colour, dressed, named } from "./image.js";
 
 const COLOURS = ["#1f77b4", "#d95f02", "#1b9e77", "#7570b3"];
 
@@ -11,9 +11,11 @@ export class LinePlot {
       sizing_mode: "stretch_both", tools: "pan,wheel_zoom,reset", toolbar_location: "above", min_border: 4,
       y_axis_type: log ? "log" : "linear",
     }));
-    this.figure.xaxis[0].axis_label = xlabel;
-    this.figure.yaxis[0].axis_label = ylabel;
+    named(this.figure, xlabel, ylabel);
     this.sources = [];
+    this.key = new Bokeh.Legend({ items: [], orientation: "horizontal", background_fill_alpha: 0, border_line_color: null, padding: 0, margin: 0,
+      label_text_color: colour("ink"), label_text_font_size: "11px", glyph_height: 12 });
+    this.figure.add_layout(this.key, "above");
   }
 
   async show() {
@@ -22,8 +24,7 @@ export class LinePlot {
   }
 
   label(x, y) {
-    this.figure.xaxis[0].axis_label = x;
-    this.figure.yaxis[0].axis_label = y;
+    named(this.figure, x, y);
   }
 
   // curves: [{x, y, std, name, steps}], drawn anew in place.
@@ -39,14 +40,11 @@ export class LinePlot {
   made(i, named, curve) {
     const source = new Bokeh.ColumnDataSource({ data: { x: [], y: [], low: [], high: [] } });
     const line = COLOURS[i % COLOURS.length];
-    const legend = named ? { legend_label: curve.name } : {};
     this.figure.segment({ x0: { field: "x" }, x1: { field: "x" }, y0: { field: "low" }, y1: { field: "high" }, source, line_color: line, line_alpha: 0.45 });
-    if (curve.steps) this.figure.step({ x: { field: "x" }, y: { field: "y" }, source, line_color: line, mode: "center", ...legend });
-    else this.figure.line({ x: { field: "x" }, y: { field: "y" }, source, line_color: line, line_width: 1.2, ...legend });
+    const how = { x: { field: "x" }, y: { field: "y" }, source, line_color: line };
+    const drawn = curve.steps ? this.figure.step({ ...how, mode: "center" }) : this.figure.line({ ...how, line_width: 1.2 });
+    if (named) this.key.items = [...this.key.items, new Bokeh.LegendItem({ label: { value: curve.name }, renderers: [drawn] })];
     if (curve.points) this.figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, size: 4, color: line });
-    for (const box of this.figure.legend ?? []) {
-      Object.assign(box, { background_fill_alpha: 0, border_line_color: null, label_text_color: colour("ink"), label_text_font_size: "11px", padding: 2, spacing: 0 });
-    }
     return source;
   }
 }

@@ -53,6 +53,7 @@ async function anew() {
     return;
   }
   choices();
+  $("threshold-name").textContent = chosen();
   await build();
   await show(true);
   showProvenance();

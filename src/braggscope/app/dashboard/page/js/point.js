@@ -53,12 +53,16 @@ async function tried(path, query) {
 }
 
 async function showFrame(state, position, current) {
-  const [frame, model] = await Promise.all([tried(`frames/${position}`, state.query), tried(`model/${position}`, state.query)]);
+  const { frames, frame_model: modelled } = state.status;
+  const none = { why: frames ? "" : "no frames: the scan file was not given (view MAP --scan FILE)" };
+  const frame = frames ? await tried(`frames/${position}`, state.query) : none;
   if (!current()) return;
   $("head-frames").textContent = `Frame at position ${position}`;
-  const known = frame.found ?? model.found;
-  const top = known ? Math.max(1e-9, percentile(sample(known.values), 0.999)) : 1;
+  const top = frame.found ? Math.max(1e-9, percentile(sample(frame.found.values), 0.999)) : 1;
   await draw("frame", frame.found, 0, top, "Viridis256");
+  window.braggscope.frame = frame.found ? { position, shape: frame.found.shape, values: Array.from(frame.found.values) } : { position, why: frame.why };
+  const model = modelled && frame.found ? await tried(`model/${position}`, state.query) : {};
+  if (!current()) return;
   await draw("model", model.found, 0, top, "Viridis256");
   let left = null;
   if (frame.found && model.found) {
@@ -66,9 +70,8 @@ async function showFrame(state, position, current) {
     left = { values, shape: frame.found.shape };
   }
   await draw("residual", left, -4, 4, "RdBu11");
-  if (state.status.modality === "laue" && frame.found) await showSpots(state, position, current);
+  if (state.status.spot_model && frame.found) await showSpots(state, position, current);
   $("frame-note").textContent = [frame.why, model.why].filter(Boolean).join("; ");
-  window.braggscope.frame = frame.found ? { position, shape: frame.found.shape, values: Array.from(frame.found.values) } : { position, why: frame.why };
 }
 
 async function showSpots(state, position, current) {
@@ -102,6 +105,11 @@ async function showCurve(state, point, current) {
   for (const name of ["frame", "model", "residual"]) $(name).parentElement.hidden = true;
   $("head-frames").textContent = `Curve of pixel ${r}, ${c}`;
   let curve;
+  if (!state.status.frames) {
+    $("frame-note").textContent = "no curves: the scan file was not given (view MAP --scan FILE)";
+    $("curve-figure").hidden = true;
+    return;
+  }
   try {
     curve = await api.json(`curves/${r}/${c}`, state.query);
   } catch (error) {
