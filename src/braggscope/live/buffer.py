@@ -80,6 +80,8 @@ class Buffer:
         """Let a waiting `put` go; what is held can still be taken."""
         with self._changed:
             self._closed = True
+            if self._spill is not None and not self._places:
+                self._spill.close()
             self._changed.notify_all()
 
     @property

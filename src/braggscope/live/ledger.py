@@ -9,10 +9,11 @@ duplicate, what belongs to no position is `outside`, what is no frame at all is 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,7 @@ class LedgerFile:
 
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._file: TextIO = open(folder / FILE, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
+        self._file = os.open(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def lose(self, positions: np.ndarray, reason: str) -> None:
         """Give up positions that are still expected, and write it down."""
@@ -115,11 +116,10 @@ class LedgerFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        os.close(self._file)
 
     def _write(self, **entry: Any) -> None:
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        os.write(self._file, (json.dumps(entry) + "\n").encode())  # one call: a line is whole or not there
 
 
 def read_ledger(folder: Path, frames: FrameLog, points: int, planned: np.ndarray | None = None) -> Ledger:

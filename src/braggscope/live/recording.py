@@ -38,6 +38,7 @@ class Recorder:
         self.refused = 0  # outside any scan
         self._over: str | None = None
         self._over_at = 0.0
+        self._resumed = False  # and the scan's start has not come again
         self._resume()
 
     # -- one scan ---------------------------------------------------------------------------------------------------------
@@ -45,7 +46,9 @@ class Recorder:
     def begin(self, start: Start) -> None:
         """A scan begins; one that is under way ends."""
         if self.scan is not None:
-            if start.scan == self.start.scan and not self.counts["received"]:
+            same = start.scan == self.start.scan and start.shape in ((), self.start.shape)
+            if same and (self._resumed or not self.counts["received"]):
+                self._resumed = False
                 return
             self.finish("the next scan began")
         start = _planned(start, self.plan)
@@ -63,6 +66,7 @@ class Recorder:
             start = left[-1].started
             assert start is not None
             self._open(left[-1], start)
+            self._resumed = True
 
     def _open(self, folder: ScanFolder, start: Start) -> None:
         self.scan, self.start = folder, start

@@ -100,7 +100,7 @@ def decoded(parts: Sequence[bytes]) -> Message:
         if kind == "frame" and len(parts) == 2:
             return _frame(header, parts[1], now)
         return Refused("unknown type", f"the header says {str(kind)[:40]!r}, in {len(parts)} parts")
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:
+    except Exception as error:  # whatever a network sends, and whatever a library makes of it, must not end the scan
         return Refused("malformed", f"{type(error).__name__}: {str(error)[:200]}")
 
 

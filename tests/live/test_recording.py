@@ -1,0 +1,166 @@
+"""The receiver: gaps, late frames, other scans, the buffer's policies, and what happens when it is started again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from braggscope.core.errors import InputError
+from braggscope.live.buffer import Buffer
+from braggscope.live.messages import End, Frame, Gap, Refused
+from braggscope.live.playing import Frames, Schedule, start_of
+from braggscope.live.receiving import receive
+from braggscope.live.recording import Recorder
+from braggscope.live.run_folder import start_from
+
+from .conftest import planned
+
+
+def frame(n, shape=(6, 8), dtype=np.uint16, **more):
+    return Frame(n, np.full(shape, n, dtype), **more)
+
+
+def counts_of(run, number=0):
+    return json.loads((run.scans()[number].path / "ledger.json").read_text())
+
+
+def test_a_frame_that_later_ones_passed_is_lost_and_one_that_comes_after_that_is_late(run, scan):
+    recorder = Recorder(run, patience_s=0.05)
+    recorder.record([start_of(scan), *(frame(n) for n in range(10) if n not in (3, 4))])
+    time.sleep(0.1)
+    recorder.record([frame(10)])
+    assert recorder.counts["lost"] == 2
+    recorder.record([frame(4)])
+    recorder.finish("complete")
+    assert (counts_of(run)["late"], counts_of(run)["received"]) == (1, 10)
+    assert run.scans()[0].frames.records()["late"].tolist() == [0] * 9 + [1]
+
+
+def test_a_gap_that_the_transport_knows_keeps_its_reason(run, scan):
+    recorder = Recorder(run)
+    recorder.record([start_of(scan), frame(0), Gap(range(1, 4), "buffer full"), frame(4)])
+    recorder.finish("complete")
+    assert counts_of(run)["lost_by_reason"] == {"buffer full": 3, "not received": 175}
+
+
+@pytest.mark.parametrize("other", [frame(3, (8, 6)), frame(3, dtype=np.float64), frame(3, dtype=np.uint8)])
+def test_a_frame_of_another_shape_or_type_is_refused_and_counted(run, scan, other):
+    recorder = Recorder(run)
+    recorder.record([start_of(scan), frame(0), other, Refused("malformed", "no message"), frame(1)])
+    recorder.finish("complete")
+    assert counts_of(run)["refused_by_kind"] == {"another frame shape or type": 1, "malformed": 1}
+    assert counts_of(run)["received"] == 2
+
+
+def test_a_second_scan_has_a_folder_of_its_own(run, scan):
+    recorder = Recorder(run)
+    second = dataclasses.replace(start_of(scan), scan="second")
+    recorder.record([start_of(scan), frame(0), second, frame(1), frame(2)])
+    recorder.finish("complete")
+    assert [one.started.scan for one in run.scans()] == [start_of(scan).scan, "second"]
+    assert [counts_of(run, i)["received"] for i in (0, 1)] == [1, 2]
+    assert counts_of(run)["lost_by_reason"] == {"the next scan began": 179}
+
+
+def test_the_first_frame_tells_shape_and_type_where_nobody_else_does(run, scan):
+    recorder = Recorder(run, start_from(planned(scan)))
+    recorder.record([frame(n) for n in range(180)])
+    assert recorder.settle() is False  # it may still have more to say for a moment
+    time.sleep(0.35)
+    assert recorder.settle() is True
+    assert run.scans()[0].started.frame_shape == (6, 8)
+    assert run.scans()[0].ended["reason"] == "complete"
+
+
+def test_frames_without_a_scan_are_refused(run):
+    recorder = Recorder(run)
+    recorder.record([frame(0), End()])
+    assert (recorder.refused, run.scans()) == (1, [])
+
+
+def test_a_receiver_that_is_started_again_goes_on_with_the_scan(run, scan):
+    first = Recorder(run)
+    first.record([start_of(scan), *(frame(n) for n in range(50))])  # and dies: nothing is finished
+    again = Recorder(run)
+    again.record([start_of(scan), *(frame(n) for n in range(40, 180))])
+    again.finish("complete")
+    assert len(run.scans()) == 1
+    assert (counts_of(run)["received"], counts_of(run)["duplicates"]) == (180, 0)
+    assert sorted(run.scans()[0].frames.records()["position"].tolist()) == list(range(180))
+
+
+def test_a_scan_that_the_user_ends_is_over_and_the_next_one_goes_on(run, scan):
+    from braggscope.live.control import ask
+
+    stop = threading.Event()
+    url = f"replay:{scan.path}?rate=100"
+    thread = threading.Thread(target=receive, args=(run, {"source": url, "scans": 1}, stop))
+    thread.start()
+    while not run.scans():
+        time.sleep(0.01)
+    ask(run, {"end_scan": 1})
+    thread.join(10)
+    assert run.scans()[0].ended["reason"] == "ended by the user"
+
+
+@pytest.mark.parametrize("policy", ["spill", "drop-oldest"])
+def test_a_full_buffer_spills_or_records_what_it_drops(policy):
+    buffer = Buffer(policy, bytes=100 * 96)
+    sent = [frame(n) for n in range(300)]
+    buffer.put([*sent, End()])
+    taken = []
+    while len(buffer):
+        taken += buffer.take(37, 0)
+    buffer.close()
+    numbers = [m.number for m in taken if isinstance(m, Frame)]
+    gaps = [n for m in taken if isinstance(m, Gap) for n in m.numbers]
+    assert sorted(numbers + gaps) == list(range(300))
+    assert isinstance(taken[-1], End)
+    assert numbers == sorted(numbers)
+    if policy == "spill":
+        assert not gaps and buffer.spilled > 0
+        assert all((m.data == m.number).all() for m in taken if isinstance(m, Frame))
+    else:
+        assert len(gaps) == buffer.dropped > 0 and all(m.reason == "buffer full" for m in taken if isinstance(m, Gap))
+
+
+def test_a_full_buffer_that_blocks_holds_the_sender_and_loses_nothing():
+    buffer, done = Buffer("block", bytes=100 * 96), threading.Event()
+
+    def put():
+        for n in range(300):
+            buffer.put([frame(n)])
+        done.set()
+
+    threading.Thread(target=put, daemon=True).start()
+    time.sleep(0.1)
+    assert not done.is_set()
+    taken = []
+    while not (done.is_set() and not len(buffer)):
+        taken += buffer.take(10, 0.05)
+    assert [m.number for m in taken] == list(range(300))
+
+
+def test_a_policy_that_is_none_is_refused():
+    with pytest.raises(InputError, match="the buffer must be one of block, spill, drop-oldest, got 'hope'"):
+        Buffer("hope")
+
+
+def test_a_schedule_loses_shuffles_and_repeats_what_it_says():
+    schedule = Schedule(lose=0.1, shuffle=0.2, duplicate=0.1, seed=2)
+    numbers = schedule.numbers(20_000)
+    assert abs(len(schedule.lost(20_000)) / 20_000 - 0.1) < 0.01
+    assert set(numbers) | set(schedule.lost(20_000)) == set(range(20_000))
+    assert abs((len(numbers) - len(set(numbers))) / 18_000 - 0.1) < 0.01
+    assert 0.1 < (np.diff(numbers) < 0).mean() < 0.3
+    assert np.array_equal(numbers, schedule.numbers(20_000))
+
+
+def test_frames_by_number_are_those_of_the_scan(scan):
+    frames = Frames(scan)
+    assert [int(frames[n].data[0, 0]) for n in (179, 0, 57)] == [179, 0, 57]

@@ -1,0 +1,123 @@
+"""Each transport with its simulator: 5 % lost, 10 % out of order, 4 % twice; every position right, every loss in the ledger."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from braggscope.core.errors import InputError
+from braggscope.live.playing import Schedule, play
+from braggscope.live.transports import receiver, sender, source_url, transports
+
+from .conftest import assert_right, free_port
+
+LOSSY = Schedule(lose=0.05, shuffle=0.1, duplicate=0.04, seed=5)
+WHOLE = Schedule()
+
+
+def url_of(scheme, tmp_path, scan):
+    if scheme.startswith("zmq"):
+        return f"{scheme}://127.0.0.1:{free_port()}"
+    if scheme == "pva":
+        return f"pva://BRAGGSCOPE:TEST{free_port()}?address=127.0.0.1"
+    if scheme == "dir":
+        (tmp_path / "frames").mkdir()
+        return f"dir:{tmp_path / 'frames'}?still=0.02&first=0"
+    if scheme == "h5":
+        return f"h5:{tmp_path / 'growing.h5'}?swmr=1"
+    return f"replay:{scan.path}?lose=0.05&shuffle=0.1&duplicate=0.04&seed=5"
+
+
+def sending(url, scan, schedule):
+    """What sends the scan to a URL in another thread."""
+    end = sender(source_url(url))
+
+    def send():
+        for _ in play(scan, end, schedule):
+            pass
+        end.close()
+
+    return send
+
+
+@pytest.mark.parametrize("scheme", sorted(transports()))
+def test_losses_disorder_and_duplicates_leave_every_position_right(scheme, scan, recorded, tmp_path):
+    url = url_of(scheme, tmp_path, scan)
+    schedule = WHOLE if scheme == "h5" else LOSSY  # a growing file has every frame in order
+    told = {"timeout_s": 1.5} if scheme == "dir" else {}  # a folder does not say that the scan is over
+    folder = recorded(url, (lambda: None) if scheme == "replay" else sending(url, scan, schedule), **told)
+    counts = assert_right(folder, schedule)
+    if scheme not in ("h5", "dir"):  # a file that is written twice is one file
+        assert counts["duplicates"] == len(schedule.numbers(180)) - (180 - len(schedule.lost(180)))
+    assert folder.ended["frames"] == 180 - len(schedule.lost(180))
+
+
+@pytest.mark.parametrize("compression", ["bslz4", "lz4", "none"])
+def test_stream2_decodes_what_the_detector_compresses(compression, scan, recorded, port):
+    url = f"zmq+stream2://127.0.0.1:{port}?compression={compression}"
+    assert_right(recorded(url, sending(url, scan, WHOLE)), WHOLE)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+def test_stream2_frames_are_bit_for_bit_those_sent(dtype):
+    from braggscope.live.transports.stream2 import compressed, decompressed
+
+    frame = np.random.default_rng(1).integers(0, 200, (37, 41)).astype(dtype)
+    for algorithm in ("bslz4", "lz4"):
+        blob = compressed(frame, algorithm)
+        assert np.array_equal(decompressed(blob, algorithm, frame.itemsize, frame.shape, frame.dtype), frame)
+
+
+def test_a_file_that_a_writer_opens_and_closes_is_followed(scan, recorded, tmp_path):
+    url = f"h5:{tmp_path / 'growing.h5'}?swmr=0"
+    command = [sys.executable, "-m", "braggscope", "play", str(scan.path), url, "--rate", "400", "--quiet"]
+
+    def send():
+        assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    assert_right(recorded(url, send), WHOLE)
+
+
+def test_a_growing_stack_without_a_grid_is_refused_in_one_sentence(scan, recorded, tmp_path):
+    url = f"h5:{tmp_path / 'growing.h5'}?swmr=1"
+    with pytest.raises(InputError, match="give one with --grid ROWS COLUMNS or --plan SCAN"):
+        recorded(url, sending(url, scan, WHOLE), plan=None)
+
+
+def test_a_finished_file_is_taken_whole_with_its_own_grid(scan, recorded):
+    folder = recorded(f"h5:{scan.path}", plan=None)
+    assert_right(folder, WHOLE)
+    assert [axis.name for axis in folder.started.axes] == ["y", "x"]
+
+
+def test_tiff_files_are_numbered_by_their_names(scan, recorded, tmp_path):
+    (tmp_path / "frames").mkdir()
+    url = f"dir:{tmp_path / 'frames'}?still=0.02&first=0&format=tif"
+    assert_right(recorded(url, sending(url, scan, LOSSY), timeout_s=1.5), LOSSY)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp:somewhere", "must begin with one of these schemes"),
+        ("zmq+json://", "names no file, folder, address or channel"),
+        ("zmq+json://nowhere", "needs an address HOST:PORT"),
+        ("zmq+json://127.0.0.1:99999", "needs an address HOST:PORT"),
+        ("zmq+json://127.0.0.1:99?speed=3", "has no parameter 'speed'; it has: bind"),
+        ("replay:scan.h5?lose=2", "parameter lose of replay: must be a number between 0 and 1, got '2'"),
+        ("replay:scan.h5?lose", "must be NAME=VALUE"),
+        ("dir:nowhere", "folder nowhere does not exist"),
+        ("h5:nowhere/f.h5", "folder nowhere of nowhere/f.h5 does not exist"),
+        ("replay:nowhere.h5", "nowhere.h5 does not exist"),
+    ],
+)
+def test_a_source_that_is_none_is_one_sentence(url, message, tmp_path, monkeypatch, scan):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scan.h5").symlink_to(scan.path)
+    with pytest.raises(InputError) as raised:
+        receiver(source_url(url))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
