@@ -1,4 +1,4 @@
-"""Malformed messages are refused with a counted kind; none crashes or blocks, and what is well formed between them is recorded."""
+"""Malformed messages are refused with a counted kind; none crashes or blocks; well-formed ones between them are recorded."""
 
 from __future__ import annotations
 

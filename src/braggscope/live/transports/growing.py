@@ -1,8 +1,10 @@
 """`h5:FILE`: a scan file that is still being written, by SWMR or by a writer that opens and closes it.
 
-The file is opened anew each time it is looked at, read as far as its frames go, and closed, so that a writer which needs it for
-itself gets it. A file that is not there yet, locked or half written is tried again. What its layout is, the readers of finished
-scans know. A plain stack that grows does not say how large it will be: its grid comes from the user (`--grid`, `--plan`).
+The file is opened anew each time it is looked at, read as far as its frames go, and closed, so that a writer which needs it
+for itself gets it. A stack may have grown before the counts of its last frame are written: a frame is read when it has been
+there for a moment. A file that is not there yet, locked or half written is tried again. What its layout is, the readers of
+finished scans know. A plain stack that grows does not say how large it will be: its grid comes from the user (`--grid`,
+`--plan`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,11 +30,13 @@ SCHEMES = {"h5": "a scan file that is being written (HDF5, SWMR or not)"}
 PARAMETERS = {
     "scan": "one of several scans in the file",
     "poll": "seconds between two looks (0.02)",
+    "still": "seconds that a frame must have been there before it is read (0.1)",
     "swmr": "of the simulator: 1 writes by SWMR, 0 opens and closes the file",
     "compress": "of the simulator: 1 writes compressed frames",
 }
 PACKAGES: tuple[str, ...] = ()
 POLL_S = 0.02
+STILL_S = 0.1
 
 
 class Growing:
@@ -40,6 +45,8 @@ class Growing:
     def __init__(self, url: Url) -> None:
         self._path, self._name = Path(url.place), url.parameters.get("scan")
         self._poll = url.number("poll", POLL_S, low=1e-3, high=60)
+        self._still = url.number("still", STILL_S, low=0, high=60)
+        self._seen: deque[tuple[float, int]] = deque()  # when it was looked at, and how many frames there were
         if not self._path.parent.is_dir():
             raise InputError(f"folder {self._path.parent} of {self._path} does not exist")
         self._start: Start | None = None
@@ -90,7 +97,7 @@ class Growing:
     def _new(self, scan: Scan, most: int) -> list[Message]:
         """Frames that came since the last look."""
         assert scan.frames is not None
-        stop = min(scan.frames.shape[0], len(scan.order), self._read + most)
+        stop = min(self._settled(min(scan.frames.shape[0], len(scan.order))), self._read + most)
         if stop <= self._read:
             return []
         rows, columns = (slice(0, n) for n in scan.frames.shape[1:])
@@ -106,6 +113,16 @@ class Growing:
                 found.append(Frame(number, data, position, monitor, received=now))
         self._read = stop
         return list(found)
+
+    def _settled(self, count: int) -> int:
+        """How many frames have been there for long enough, where there are so many now."""
+        now, settled = time.time(), 0
+        self._seen.append((now, count))
+        while len(self._seen) > 1 and self._seen[1][0] <= now - self._still:
+            self._seen.popleft()
+        if self._seen[0][0] <= now - self._still:
+            settled = self._seen[0][1]
+        return settled
 
 
 class GrowingWriter:
