@@ -8,6 +8,7 @@ is lost. Any number of processes may follow.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class FrameWriter:
         records = np.array(
             [(f.number, p, f.monitor, f.sent, f.received, w) for f, p, w in zip(frames, positions, late, strict=True)], RECORD
         )
+        records["received"][~np.isfinite(records["received"])] = time.time()
         write_at(self._frames, data.tobytes(), self.count * self.bytes)
         write_at(self._index, records.tobytes(), self.count * RECORD.itemsize)
         self.count += len(frames)

@@ -1,0 +1,205 @@
+"""Watching as a user does: the program in one process, a simulated detector in another; killed parts; restarts; bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+import braggscope
+from braggscope.core.errors import InputError
+from braggscope.core.maps import flag_counts, load_ledger
+from braggscope.live.control import ask
+
+from .conftest import free_port
+
+
+def assert_offline(output, offline, *, lost=()):
+    """Where a frame was received the map is the offline one to the last bit; elsewhere it is lost, and says so."""
+    live = braggscope.load(output)
+    gone = np.zeros(live["flag"].size, bool)
+    gone[list(lost)] = True
+    for name in offline.data_vars:
+        a, b = live[name].values.ravel(), offline[name].values.ravel()
+        if name != "flag":
+            assert np.array_equal(a[~gone], b[~gone], equal_nan=True), name
+            assert np.isnan(a[gone]).all(), name
+    assert flag_counts(live).get("frame_lost", 0) == gone.sum()
+    return live
+
+
+def test_a_lossy_replay_is_mapped_and_the_ledger_printed(program, scan, offline, output):
+    words = (
+        "watch",
+        f"replay:{scan}?rate=2000&lose=0.05&shuffle=0.1&duplicate=0.02&seed=3",
+        "-o",
+        output,
+        "--no-dashboard",
+        "--json",
+    )
+    said = program(*words, output=output).document()
+    ledger = load_ledger(output)
+    lost = np.flatnonzero(ledger["status"].ravel() == ledger["status_words"].index("lost"))
+    assert said["expected"] == 600 and said["received"] == 600 - len(lost) and said["lost"] == len(lost) > 10
+    assert said["duplicates"] > 0 and said["late"] == 0 and said["rate_hz"] > 0
+    assert said["latency_ms"]["p99"] >= said["latency_ms"]["p50"] > 0
+    live = assert_offline(output, offline, lost=lost)
+    assert live.attrs["live_source"].startswith("replay:") and live.attrs["complete"] == 1
+    assert not (output.parent / "m.h5.live").exists()
+
+
+def test_two_terminals_a_detector_and_a_watch(program, scan, offline, output):
+    url = f"zmq+json://127.0.0.1:{free_port()}"
+    watching = program("watch", url, "-o", output, "--no-dashboard", "--json", output=output)
+    playing = program("play", scan, url, "--rate", "1500", "--json")
+    assert playing.document()["sent"] == 600
+    assert watching.document()["received"] == 600
+    assert_offline(output, offline)
+
+
+@pytest.mark.parametrize("part", ["mapper", "receiver"])
+def test_nothing_received_is_lost_when_a_part_is_killed(program, scan, offline, output, part):
+    url = f"zmq+json://127.0.0.1:{free_port()}"
+    watching = program("watch", url, "-o", output, "--no-dashboard", "--json", output=output)
+    program("play", scan, url, "--rate", "200", "--quiet")
+    watching.until(lambda: watching.mapped() > 100)
+    watching.kill(part)
+    said = watching.document()
+    ledger = load_ledger(output)
+    lost = np.flatnonzero(ledger["status"].ravel() == ledger["status_words"].index("lost"))
+    if part == "mapper":
+        assert said["received"] == 600
+    assert (
+        said["received"] + said["lost"] == 600 and said["received"] > 300
+    )  # what was in the socket of the killed receiver is lost, and said
+    assert_offline(output, offline, lost=lost)
+
+
+def test_a_run_that_was_killed_as_a_whole_is_resumed(program, scan, offline, output):
+    words = ("watch", f"replay:{scan}?rate=200", "-o", output, "--no-dashboard", "--json")
+    first = program(*words, output=output)
+    first.until(lambda: first.mapped() > 100)
+    for part in ("mapper", "receiver"):
+        first.kill(part)
+    first.process.kill()
+    first.end()
+    for part in ("mapper", "receiver"):  # a part may have been started again in between
+        with contextlib.suppress(ProcessLookupError, KeyError):
+            first.kill(part)
+    code, _, err = program(*words, output=output).end()
+    assert code == 2 and "--resume goes on with it, --overwrite begins anew" in err
+    said = program(*words, "--resume", output=output).document()
+    assert (said["received"], said["lost"]) == (600, 0)
+    assert_offline(output, offline)
+
+
+def test_ctrl_c_leaves_the_map_so_far(program, scan, offline, output):
+    watching = program("watch", f"replay:{scan}?rate=200", "-o", output, "--no-dashboard", output=output)
+    watching.until(lambda: watching.mapped() > 100)
+    os.kill(watching.process.pid, signal.SIGINT)
+    code, out, err = watching.end()
+    assert code == 1 and "interrupted" in err and "holds the map of the frames that came" in err and "lost" in out
+    live = braggscope.load(output)
+    assert 100 < (live["flag"].values == 0).sum() < 600 and live.attrs["complete"] == 0
+    ledger = load_ledger(output)
+    assert set(ledger["counts"]["lost_by_reason"]) <= {"stopped", "not received"}
+    assert_offline(output, offline, lost=np.flatnonzero(ledger["status"].ravel() == 3))
+
+
+def test_a_pause_and_a_region_are_obeyed(program, scan, offline, output):
+    watching = program(
+        "watch", f"replay:{scan}?rate=300", "-o", output, "--no-dashboard", "--json", "--keep-frames", output=output
+    )
+    watching.until(lambda: bool(watching.run.scans()))
+    ask(watching.run, {"region": [5, 10, 0, 30]})
+    watching.until(lambda: watching.run.reported("receiver").get("state") == "ended" or watching.mapped() > 140)
+    records = watching.run.scans()[0].results.records()
+    rows = records["position"][20:] // 30  # those that came before the region was asked for stay
+    assert ((rows >= 5) & (rows < 10)).mean() > 0.7
+    ask(watching.run, {"region": None})
+    assert watching.document()["received"] == 600
+    assert_offline(output, offline)
+    assert (output.parent / "m.h5.live" / "scan_0001" / "frames.bin").stat().st_size == 600 * 8192
+
+
+def test_several_scans_are_several_maps(program, scan, output):
+    url = f"zmq+json://127.0.0.1:{free_port()}"
+    watching = program("watch", url, "-o", output, "--no-dashboard", "--json", "--scans", "2", output=output)
+    for _ in range(2):
+        assert program("play", scan, url, "--rate", "2000", "--quiet").end()[0] == 0
+    said = watching.document()
+    assert [one["received"] for one in said["scans"]] == [600, 600]
+    assert output.exists() and output.with_name("m-2.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("ftp:x",), "must begin with one of these schemes"),
+        (("replay:nowhere.h5",), "nowhere.h5 does not exist"),
+        (("replay:SCAN", "--method", "magic"), "'magic'"),
+        (("replay:SCAN", "--option", "speed=3"), "has no option 'speed'"),
+        (("replay:SCAN", "--train"), "needs no training; leave --train out"),
+        (("replay:SCAN", "--method", "amortised"), "has no model; give the file of one with --method, or --train"),
+        (("replay:SCAN", "--buffer", "hope"), "--buffer must be one of block, spill, drop-oldest"),
+        (("replay:SCAN", "--timeout", "0"), "--timeout must be at least 0.1"),
+        (("zmq+stream2://127.0.0.1:9",), "does not know the scan's grid; give it with --grid ROWS COLUMNS or --plan SCAN"),
+        (("dir:FOLDER", "--grid", "0", "5"), "--grid must be rows and columns of at least 1"),
+        (("dir:FOLDER", "--grid", "4", "5", "--plan", "SCAN"), "--grid and --plan both say the grid"),
+        (("replay:SCAN", "--resume"), "there is nothing to resume"),
+        (("replay:SCAN", "--overwrite", "--resume"), "contradict each other"),
+        (("replay:SCAN", "--train-option", "epochs=3"), "--train-option is for --train"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_started(words, message, scan, tmp_path, capsys, monkeypatch):
+    from braggscope.app.cli.main import main
+
+    (tmp_path / "FOLDER").mkdir()
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(scan, "SCAN")
+    code = main(["watch", *words, "-o", "m.h5", "--no-dashboard"])
+    err = capsys.readouterr().err
+    assert code == 2 and message in err and err.count("\n") == 1, err
+    assert not (tmp_path / "m.h5").exists() and not (tmp_path / "m.h5.live").exists()
+
+
+def test_an_output_that_exists_is_not_overwritten(scan, tmp_path, capsys):
+    from braggscope.app.cli.main import main
+
+    out = tmp_path / "m.h5"
+    out.write_bytes(b"mine")
+    assert main(["watch", f"replay:{scan}", "-o", str(out), "--no-dashboard"]) == 2
+    assert out.read_bytes() == b"mine" and "exists" in capsys.readouterr().err
+
+
+def test_a_geometry_that_nobody_states_is_said_when_the_first_frame_comes(program, output, tmp_path):
+    np.save(tmp_path / "frames.npy", np.ones((12, 64, 64), np.uint16))
+    code, _, err = program(
+        "watch", f"replay:{tmp_path / 'frames.npy'}", "-o", output, "--modality", "nanobeam", "--no-dashboard"
+    ).end()
+    assert code == 2 and "does not say the nanobeam geometry" in err
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"go": 1}, "control has no 'go'"),
+        ({"paused": 1}, "control paused must be true or false"),
+        ({"region": [3, 1, 0, 2]}, "control region must be [row0, row1, col0, col1]"),
+        ({"region": [0, 1.5, 0, 2]}, "control region must be"),
+        ({"thresholds": {"strain": [0]}}, "control thresholds of 'strain' must be [low, high]"),
+        ({"thresholds": {"strain": [float("nan"), 1]}}, "must be [low, high], numbers or null"),
+        ({"remap": -1}, "control remap must be a whole number"),
+        ([], "control must be an object"),
+    ],
+)
+def test_control_that_asks_for_what_there_is_not_is_refused(document, message):
+    from braggscope.live.control import checked
+
+    with pytest.raises(InputError) as raised:
+        checked(document)
+    assert message in str(raised.value)
