@@ -540,3 +540,17 @@ def test_inside_a_slurm_job_one_process_is_one_process(monkeypatch):
         train(task(loss=lambda network, batch: seen.append(1) or squares(network, batch), validate=squares, epochs=1), Training())
     )
     assert len(seen) == 3
+
+
+def test_a_training_that_begins_with_weights_keeps_them_unless_it_gets_better():
+    """Steps that only harm leave the weights it began with; steps that help begin where they ended."""
+    from braggscope.infer.network import state_arrays
+
+    first = task()
+    *_, last = train(first, Training())
+    begun = state_arrays(first.network)
+    harmful = task(optimiser=lambda net: torch.optim.SGD(net.parameters(), lr=30.0))
+    list(train(harmful, Training(start=begun)))
+    assert all(np.array_equal(value, begun[name]) for name, value in state_arrays(harmful.network).items())
+    further = list(train(task(epochs=10), Training(start=begun)))
+    assert min(r.validation["loss"] for r in further) < last.validation["loss"]

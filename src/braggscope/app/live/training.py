@@ -92,7 +92,7 @@ def method(asked: Asked, scan: Scan, model: Model | None) -> Learned:
     if model is None:
         return estimator
     decided = {name: value for name, value in model.options.items() if name in estimator.training_options()}
-    return type(estimator).with_options(estimator.geometry, {**decided, **asked.train_options})
+    return type(estimator).with_options(estimator.geometry, {**asked.options, **decided, **asked.train_options})
 
 
 def _frames(folder: ScanFolder, asked: Asked) -> Scan | None:
