@@ -2,10 +2,11 @@
 
     python benchmarks/live.py [--minutes 1] [--rate 1000] [--only zmq,pva,encoder,swap,training,highest] [--model FILE]
 
-Sender, receiver and mapper are processes of this machine and share its cores; frames of 64 x 64 uint16 over loopback. A scan is as
-long as `minutes` at `rate`; its frames are those of a small simulated scan over and over. Latency: from the sender's clock to the
-record in the result log, of every frame. "highest": as fast as frames are mapped, the sender held back. "swap": a new version of
-the model every second; the longest time between two records while frames come at 1 kHz, against the same without swaps.
+Sender, receiver and mapper are processes of this machine and share its cores; frames of 64 x 64 uint16 over loopback. A scan
+is as long as `minutes` at `rate`; its frames are those of a small simulated scan over and over. Latency: from the sender's
+clock to the record in the result log, of every frame from the start on. "highest": as fast as frames are mapped, the sender
+held back. "swap": a new version of the model every second; the longest time between two records while frames come at 1 kHz,
+against the same without swaps.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def watched(
 
 def sustained(url: str, scan: Path, arguments: argparse.Namespace, folder: Path, name: str) -> None:
     count = int(60 * arguments.minutes * arguments.rate)
-    said, mapped = watched(url, scan, count, arguments.rate, folder)
+    said, mapped = watched(url, scan, count, arguments.rate, folder, "--modality", "nanobeam")
     late = f"p50 {said['latency_ms']['p50']:.1f} ms, p99 {said['latency_ms']['p99']:.1f} ms"
     rate = len(mapped) / (mapped[-1] - mapped[0])
     target = f"{arguments.rate:g} Hz, 0 lost, p99 <= 250 ms"
@@ -186,24 +187,16 @@ def main() -> None:
         if "pva" in only:
             sustained(pva, scan, arguments, folder, "PVA")
         if "highest" in only:
-            highest(zmq, scan, folder, "ZeroMQ, likelihood", 30_000, "reported")
+            highest(zmq, scan, folder, "ZeroMQ, likelihood", 30_000, "reported", "--modality", "nanobeam")
         model = arguments.model or folder / "model.safetensors"
         if only & {"encoder", "swap"} and arguments.model is None:
             braggscope.train(method="amortised", geometry=open_scan(scan).geometry_values, modality="nanobeam", output=model,
                              progress=False, epochs=2, frames=8192)  # fmt: skip
         if "encoder" in only:
-            highest(
-                zmq,
-                scan,
-                folder,
-                "ZeroMQ, amortised encoder",
-                100_000,
-                ">= 5000 Hz",
-                "--method",
-                str(model),
-                "--option",
-                "steps=0",
-            )
+            braggscope.export(model, folder / "model.onnx")
+            for judge, count in (("no", 150_000), ("yes", 60_000)):
+                words = ("--method", str(folder / "model.onnx"), "--option", "steps=0", "--option", f"judge={judge}")
+                highest(zmq, scan, folder, f"ZeroMQ, amortised encoder (ONNX), judge={judge}", count, ">= 5000 Hz", *words)
         if "swap" in only:
             swapped(zmq, scan, model, folder)
         if "training" in only:

@@ -82,6 +82,20 @@ def test_without_steps_the_map_is_the_networks_and_says_where_it_has_not_been(re
     assert (outside["flag"] & UNSEEN > 0).mean() > 0.8
 
 
+def test_unjudged_the_answers_are_the_same_and_what_was_not_looked_at_is_unknown(reports, scan):
+    _, frames = scan
+    dark = Batch(np.arange(301), np.concatenate([frames.frames, np.zeros((1, 64, 64), np.float32)]))
+    judged = dataclasses.replace(reports[-1].estimator, steps=0)
+    alone = dataclasses.replace(judged, judge="no")
+    ours, full = alone.fit(dark), judged.fit(dark)
+    assert set(ours) == set(full)
+    for name in ("strain", "omega", "chi", "chi_std"):
+        assert np.array_equal(ours[name], full[name], equal_nan=True), name
+    assert np.isnan(ours["reduced_deviance"]).all() and np.isnan(ours["strain"][300])
+    words = {bit for bit in alone.flags if ours["flag"][300] & bit}
+    assert "too_few_counts" in {alone.flags[bit] for bit in words}
+
+
 def test_a_stored_model_and_its_graph_map_alike(reports, scan, tmp_path):
     _, frames = scan
     trained = reports[-1].estimator

@@ -362,11 +362,12 @@ def follow(run_folder: RunFolder) -> None:
 
 def _warm(asked: Asked) -> None:
     """Let the method map a dark frame, so that what it compiles and loads is there when the first frame comes."""
-    if asked.modality is None or asked.geometry is None:
+    if asked.modality is None or asked.model is not None:
         return
     kind = modality(asked.modality)
     with contextlib.suppress(Exception):  # a frame of another shape than it wants: then the first one is slow
-        geometry = kind.geometry_class().from_mapping(asked.geometry)
+        known = kind.load(kind.example_geometry)()
+        geometry = known if asked.geometry is None else kind.geometry_class().from_mapping(asked.geometry)
         method = kind.estimator(asked.method or kind.default_method).with_options(geometry, asked.options)
         if isinstance(method, PerFrame) and not isinstance(method, Learned):
             method.fit(Batch(np.zeros(1, np.int64), np.ones((1, 64, 64), np.uint16)))

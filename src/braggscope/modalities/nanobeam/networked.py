@@ -3,7 +3,8 @@
 A network answers any frame. So every answer is put into the closed form, with the scale and background that fit best, and the
 frame is flagged where the deviance is worse than counting explains and than frames of the training gave (`misfit`; a network
 that is far off on these too is flagged all the same), where the
-scale is outside what the network was trained on (`other_dose`), and where a parameter is (`outside_range`). Counts that may not
+scale is outside what the network was trained on (`other_dose`), and where a parameter is (`outside_range`). That takes longer
+than the network itself; with `judge=no` it is left out, and the map has neither deviance nor these flags. Counts that may not
 be used (dead, saturated) enter the network as 0, which it was not trained for: `masked_counts`.
 """
 
@@ -21,6 +22,7 @@ import xarray as xr
 
 from braggscope.core.batch import Batch
 from braggscope.core.errors import InputError
+from braggscope.core.estimator import option
 from braggscope.core.learned import Learned
 from braggscope.core.maps import Quantity
 from braggscope.core.model import Model
@@ -49,6 +51,8 @@ class Networked(Learned, WithDeviance):
     """The base of a method that maps frames with a network (see the module)."""
 
     geometry: NanobeamGeometry
+
+    judge: str = option("yes", "no: faster, without the deviance of each frame and the flags from it", choices=("yes", "no"))
 
     calibrated: ClassVar[bool] = False
     uncalibrated_because: ClassVar[str] = "the network says how large a parameter is, not how sure that is"
@@ -98,7 +102,7 @@ class Networked(Learned, WithDeviance):
         batch = without_saturated(self.geometry, batch)
         counts = np.where(batch.mask, batch.frames, 0) if batch.mask is not None else batch.frames
         values = self.estimated(np.ascontiguousarray(counts, np.float32))
-        return self.judged(batch, values)
+        return self.judged(batch, values) if self.judge == "yes" else self.unjudged(counts, batch, values)
 
     def summarise(self, dataset: xr.Dataset) -> xr.Dataset:
         if not self.calibrated:
@@ -124,6 +128,18 @@ class Networked(Learned, WithDeviance):
         said = {**values, "scale": fitted["scale"], "background": fitted["background"], "reduced_deviance": reduced}
         said |= {"deviance_expected": fitted["expected"], "deviance_variance": fitted["variance"]}
         return {name: np.where(signal < NOTHING, np.nan, value) for name, value in said.items()} | {"flag": flag.astype(np.int32)}
+
+    def unjudged(self, counts: np.ndarray, batch: Batch, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The values alone, NaN where a frame has no light; what the closed form would say of them is NaN."""
+        bit = {word: number for number, word in self.flags.items()}
+        dark = counts.sum(axis=(1, 2), dtype=np.float64) < NOTHING
+        flag = self._outside(values) * bit["outside_range"] + dark * bit["too_few_counts"]
+        if batch.mask is not None:
+            flag = flag + ~batch.mask.all(axis=(1, 2)) * bit["masked_counts"]
+        unknown = np.full(len(batch), np.nan)
+        lacking = {q.name: unknown for q in self.extras()} | {"deviance_expected": unknown, "deviance_variance": unknown}
+        found = {name: np.where(dark, np.nan, value) for name, value in values.items()}
+        return {**lacking, **found, "flag": flag.astype(np.int32)}
 
     def goodness(self, batch: Batch, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """How well the closed form at these values agrees with the frames (see goodness.py)."""

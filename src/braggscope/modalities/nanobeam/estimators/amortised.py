@@ -149,6 +149,8 @@ class Amortised(Networked):
         made = compiled.tables(self.geometry, (batch.frames.shape[1], batch.frames.shape[2]))
         counts = batch.frames if batch.mask is None else np.where(batch.mask, batch.frames, 0)
         values = self.estimated(np.ascontiguousarray(counts, np.float32))
+        if self.judge == "no" and not self.steps:
+            return self.unjudged(counts, batch, values)
         found = np.full((len(batch), 4), np.log(self.geometry.thickness_a))
         found[:, :3] = np.stack([values[name] for name in ANGLES], axis=1) * compiled.IN_RADIANS
         start = differentiable.with_nuisance(made, compiled.transposed(batch.frames, batch.mask), found)
