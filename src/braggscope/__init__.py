@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__", "analyse", "calibrate", "convert_model", "correct", "export", "load", "map", "open", "report", "save",
-    "simulate", "train",
+    "simulate", "train", "watch",
 ]  # fmt: skip
 
 
@@ -259,6 +259,47 @@ def calibrate(
         source, modality=modality, geometry=geometry, output=output, overwrite=overwrite, workers=workers, progress=progress,
         options=options,
     )  # fmt: skip
+
+
+def watch(
+    source: str,
+    output: str | Path,
+    *,
+    method: str | Path | None = None,
+    modality: str | None = None,
+    geometry: Geometry | Mapping[str, Any] | str | Path | None = None,
+    grid: tuple[int, int] | None = None,
+    plan: str | Path | None = None,
+    scans: int | None = 1,
+    train: bool = False,
+    train_options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    keep_frames: bool = False,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Map scans while they run, in processes of their own; what became of the frames of each scan, with its map file as "output".
+
+    source: URL, such as "zmq+json://127.0.0.1:9999" or "replay:scan.h5?rate=1000".
+    output: Map file of the first scan; of further ones OUTPUT-2 and so on.
+    method, modality, geometry: As for `map`.
+    grid, plan: Rows and columns of the raster, or a scan file with the same grid, where the source does not say it.
+    scans: How many scans; None: until it is interrupted.
+    train: Whether the method's model is trained on the frames while they come, with train_options.
+    overwrite, resume: What to do where an earlier run is there: begin anew, or go on with it.
+    keep_frames: Whether the folder with the recorded frames (OUTPUT.live) stays.
+    options: Of the method.
+
+    Raises InputError where source, method, an option or the output is wrong, BraggscopeError where a part fails for good.
+    """
+    from .app.live.starting import asked_for
+    from .app.live.watching import watched
+
+    asked = asked_for(
+        source, output, method=method, modality=modality, geometry=geometry, options=options, grid=grid, plan=plan, scans=scans,
+        train=train, train_options=train_options,
+    )  # fmt: skip
+    return list(watched(asked, overwrite=overwrite, resume=resume, keep_frames=keep_frames))
 
 
 def save(result: xr.Dataset | Model | Trained, path: str | Path, *, state: Mapping[str, np.ndarray] | None = None) -> None:

@@ -203,3 +203,9 @@ def test_control_that_asks_for_what_there_is_not_is_refused(document, message):
     with pytest.raises(InputError) as raised:
         checked(document)
     assert message in str(raised.value)
+
+
+def test_from_python_it_is_one_call(scan, offline, output):
+    (said,) = braggscope.watch(f"replay:{scan}", output)
+    assert (said["received"], said["lost"], said["output"], said["end"]) == (600, 0, str(output), "complete")
+    assert_offline(output, offline)

@@ -173,15 +173,13 @@ def text(one: dict[str, Any]) -> str:
     lost = ", ".join(f"{reason}: {count}" for reason, count in one["lost_by_reason"].items())
     refused = ", ".join(f"{kind}: {count}" for kind, count in one["refused_by_kind"].items())
     p = one["latency_ms"]
-    lines = [
-        f"scan {one['scan']}: {one['received']} of {one['expected']} frames received, {one['lost']} lost"
-        + (f" ({lost}), " if lost else ", ")
-        + f"{one['late']} late, {one['duplicates']} duplicates"
-        + (f", refused {refused}" if refused else ""),
-        f"  {one['rate_hz']:.1f} frames a second"
-        + ("" if p["p50"] is None else f"; from frame to map {p['p50']:.1f} ms (median), {p['p99']:.1f} ms (99 %)"),
-        f"  {one['output'] or 'no frame came, so that there is no map'}",
-    ]
+    said = f"scan {one['scan']}: {one['received']} of {one['expected']} frames received, {one['lost']} lost"
+    said += f" ({lost}), " if lost else ", "
+    said += f"{one['late']} late, {one['duplicates']} duplicates" + (f", refused {refused}" if refused else "")
+    pace = [f"{one['rate_hz']:.1f} frames a second"] if one["rate_hz"] else []
+    if p["p50"] is not None:
+        pace.append(f"from frame to map {p['p50']:.1f} ms (median), {p['p99']:.1f} ms (99 %)")
+    lines = [said, f"  {'; '.join(pace)}", f"  {one['output'] or 'no frame came, so that there is no map'}"]
     return "\n".join(lines)
 
 
