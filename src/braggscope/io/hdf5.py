@@ -201,18 +201,21 @@ class HDF5Frames:
             raise InputError(f"{self.path}: the frames of {self.name} cannot be read ({error})") from None
         return out
 
-    def written(self, start: int, stop: int) -> np.ndarray:
-        """Booleans: whether frames `start` to `stop` are in the file; true where it takes its space before they are written.
+    def written(self) -> np.ndarray | None:
+        """Booleans over frames: whether they are in a file that was made at its full size and takes space as frames are written.
 
-        A chunk of several frames counts as written with the first of them.
+        None where that cannot be told, and need not be: the stack grows with its frames, or all of its space was taken at once. A
+        chunk of several frames counts as written with the first of them.
         """
         dataset = self._open()
-        if dataset.chunks is None:
-            return np.ones(stop - start, bool)
-        places = np.stack(np.unravel_index(np.arange(start, stop), self._shape[:-2]), 1)
-        origins = places // dataset.chunks[:-2] * dataset.chunks[:-2]
-        info = dataset.id.get_chunk_info_by_coord
-        return np.array([info((*origin, 0, 0)).byte_offset is not None for origin in origins.tolist()], bool)
+        if dataset.chunks is None or dataset.maxshape[0] is None or dataset.maxshape[0] > dataset.shape[0]:
+            return None
+        places: list[tuple[int, ...]] = []
+        dataset.id.chunk_iter(lambda chunk: places.append(chunk.chunk_offset[:-2]))
+        found = np.zeros(self._shape[:-2], bool)
+        for place in places:
+            found[tuple(slice(at, at + n) for at, n in zip(place, dataset.chunks[:-2], strict=True))] = True
+        return found.ravel()
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""

@@ -25,6 +25,8 @@ def decompressed(blob: bytes, algorithm: str, element: int, shape: tuple[int, in
 
     Raises ValueError where the bytes say another size than the frame's, and where they cannot be decoded.
     """
+    import h5py
+
     size = math.prod(shape) * dtype.itemsize
     if algorithm not in ALGORITHMS or len(blob) < 12 or len(blob) * LARGEST_RATIO < size:
         raise ValueError(f"compression must be one of {', '.join(ALGORITHMS)} with bytes, got {algorithm[:20]!r} and {len(blob)}")
@@ -33,9 +35,10 @@ def decompressed(blob: bytes, algorithm: str, element: int, shape: tuple[int, in
         raise ValueError(f"the compressed frame says {stated} bytes, {shape} {dtype} has {size}")
     _check_blocks(blob, algorithm, size, block, dtype.itemsize)
     chunk = _chunk(shape, dtype.str, algorithm)
+    frame = np.empty(shape, dtype)
     chunk.id.write_direct_chunk((0, 0), blob)
     try:
-        frame: np.ndarray = chunk[()]
+        chunk.id.read(h5py.h5s.ALL, h5py.h5s.ALL, frame)  # a third of the time of chunk[()], which selects first
     except OSError:
         raise ValueError(f"the compressed frame of {len(blob)} bytes cannot be decoded by {algorithm}") from None
     return frame

@@ -39,7 +39,6 @@ PARAMETERS = {
 PACKAGES: tuple[str, ...] = ()
 POLL_S = 0.02
 STILL_S = 0.1
-WINDOW = 4096  # frames of a file made at its full size among which the next ones are looked for
 
 
 class Growing:
@@ -52,6 +51,7 @@ class Growing:
         self._seen: deque[tuple[float, int]] = deque()  # when it was looked at, and how many frames there were
         if not self._path.parent.is_dir():
             raise InputError(f"folder {self._path.parent} of {self._path} does not exist")
+        self._first: tuple[float, tuple[int, ...]] | None = None  # look: when, and the grid
         self._start: Start | None = None
         self._read = 0
         self._known: set[int] = set()
@@ -68,8 +68,7 @@ class Growing:
             time.sleep(min(timeout_s, self._poll))
             return []
         if self._start is None:
-            self._start = start_of(scan)
-            return [self._planned(scan)]
+            return self._begun(scan, timeout_s)
         found: list[Message] = self._new(scan, most)
         if not found:
             time.sleep(min(timeout_s, self._poll))
@@ -88,12 +87,23 @@ class Growing:
             return None  # half written: the next look tells
         return scan if scan.frames is not None and scan.frames.shape[0] else None
 
-    def _planned(self, scan: Scan) -> Start:
+    def _begun(self, scan: Scan, timeout_s: float) -> list[Message]:
+        """The start, when the file has been looked at twice: while a stack grows, its length and its frames are not those of one
+        moment, and a grid that changes is no plan."""
+        now = time.time()
+        self._first = self._first or (now, scan.shape)
+        if now - self._first[0] < max(self._still, self._poll):
+            time.sleep(min(timeout_s, self._poll))
+            return []
+        self._start = start_of(scan)
+        return [self._planned(scan, scan.shape == self._first[1])]
+
+    def _planned(self, scan: Scan, same: bool) -> Start:
         """How the scan began. A stack along one axis that has a frame at every position may be all, or only what is there so far:
-        its grid must come from the user."""
+        its grid must come from the user. same: Whether the grid is that of the first look."""
         assert self._start is not None and scan.frames is not None
         points = math.prod(scan.shape)
-        self._knows_grid = len(scan.axes) > 1 or scan.frames.shape[0] < points
+        self._knows_grid = same and (len(scan.axes) > 1 or scan.frames.shape[0] < points)
         start = dataclasses.replace(self._start, expected=points, order=None)
         return start if self._knows_grid else dataclasses.replace(start, axes=(), expected=None)
 
@@ -102,28 +112,26 @@ class Growing:
         assert scan.frames is not None
         rows, columns = (slice(0, n) for n in scan.frames.shape[1:])
         try:
-            stop = min(self._settled(self._present(scan.frames, min(scan.frames.shape[0], len(scan.order)))), self._read + most)
+            count, there = min(scan.frames.shape[0], len(scan.order)), _written(scan.frames)
+            if there is not None:
+                count = int(there[:count].nonzero()[0].max(initial=-1)) + 1  # a hole is passed over when later frames are there
+            stop = min(self._settled(count), self._read + most)
             if stop <= self._read:
                 return []
             frames = scan.frames.read(slice(self._read, stop), rows, columns)
-            there = _written(scan.frames, self._read, stop)
+            read = np.arange(self._read, stop)
         except (InputError, OSError, RuntimeError, ValueError):
             return []
         now, found = time.time(), []
-        for number, data in zip(self._read + np.flatnonzero(there), frames[there], strict=True):
+        for number, data in zip(read, frames, strict=True):
+            if there is not None and not there[number]:
+                continue
             position = int(scan.order[number]) if self._knows_grid else None
             if (number if position is None else position) not in self._known:
                 monitor = math.nan if scan.monitor is None else float(scan.monitor[number])
                 found.append(Frame(int(number), data, position, monitor, received=now))
         self._read = stop
         return list(found)
-
-    def _present(self, frames: Any, count: int) -> int:
-        """How many frames there are up to the last one that was written, of a file with room for `count`."""
-        if count <= self._read or _written(frames, count - 1, count)[0]:
-            return count
-        there = np.flatnonzero(_written(frames, self._read, min(count, self._read + WINDOW)))
-        return self._read + int(there[-1]) + 1 if len(there) else self._read
 
     def _settled(self, count: int) -> int:
         """How many frames have been there for long enough, where there are so many now."""
@@ -136,10 +144,10 @@ class Growing:
         return settled
 
 
-def _written(frames: Any, start: int, stop: int) -> np.ndarray:
-    """Booleans: whether frames `start` to `stop` are in the file, as far as their reader can tell."""
-    known: np.ndarray = frames.written(start, stop) if hasattr(frames, "written") else np.ones(stop - start, bool)
-    return known
+def _written(frames: Any) -> np.ndarray | None:
+    """Booleans over frames: whether they are in a file that was made at its full size; None for others."""
+    found: np.ndarray | None = frames.written() if hasattr(frames, "written") else None
+    return found
 
 
 class GrowingWriter:
