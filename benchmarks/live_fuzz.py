@@ -28,7 +28,10 @@ def main() -> None:
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     print("transport | messages | refused | taken (a change that left a message) | kinds | longest (ms)")
-    for name, decode, bad in (("zmq+json", json_stream.decoded, made.bad_json), ("zmq+stream2", stream2.decoded, made.bad_stream2)):
+    for name, decode, bad in (
+        ("zmq+json", json_stream.decoded, made.bad_json),
+        ("zmq+stream2", stream2.decoded, made.bad_stream2),
+    ):
         random, kinds, longest, taken = np.random.default_rng(11), Counter[str](), 0.0, 0
         for _ in range(count):
             message = bad(random)

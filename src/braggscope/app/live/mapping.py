@@ -362,6 +362,7 @@ def follow(run_folder: RunFolder) -> None:
 
 def _warm(asked: Asked) -> None:
     """Let the method map a dark frame, so that what it compiles and loads is there when the first frame comes."""
+    xr.Dataset(coords={"x": ("x", np.zeros(1))})  # xarray looks for other array libraries at its first array: a second
     if asked.modality is None or asked.model is not None:
         return
     kind = modality(asked.modality)
