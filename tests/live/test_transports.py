@@ -63,7 +63,7 @@ def test_stream2_decodes_what_the_detector_compresses(compression, scan, recorde
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
 def test_stream2_frames_are_bit_for_bit_those_sent(dtype):
-    from braggscope.live.transports.stream2 import compressed, decompressed
+    from braggscope.live.transports._compressed import compressed, decompressed
 
     frame = np.random.default_rng(1).integers(0, 200, (37, 41)).astype(dtype)
     for algorithm in ("bslz4", "lz4"):

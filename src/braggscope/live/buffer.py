@@ -22,7 +22,9 @@ from .messages import Frame, Gap, Message
 
 POLICIES = ("block", "spill", "drop-oldest")
 BYTES = 256 * 2**20  # of frames in memory
-LEAST = 64  # frames, however large
+FULL = "buffer full"
+LONGEST_GAP = 1000  # frames
+LEAST = 4  # messages, however large
 
 
 class Buffer:
@@ -93,13 +95,19 @@ class Buffer:
         self.held += message.data.nbytes if isinstance(message, Frame) else 0
 
     def _drop(self) -> None:
-        """Give up the oldest frame; what is no frame stays in its place."""
-        place = next((i for i, message in enumerate(self._messages) if isinstance(message, Frame)), None)
-        if place is None:
-            return
-        frame = self._messages[place]
+        """Give up the oldest frame; what is no frame stays in its place, and neighbours that were given up are one gap."""
+        before: list[Message] = []
+        while not isinstance(self._messages[0], Frame):
+            before.append(self._messages.popleft())
+        frame = self._messages.popleft()
         assert isinstance(frame, Frame)
-        self._messages[place] = Gap(range(frame.number, frame.number + 1), "buffer full")
+        numbers, positions = range(frame.number, frame.number + 1), () if frame.position is None else (frame.position,)
+        last = before[-1] if before else None
+        if isinstance(last, Gap) and last.numbers.stop == numbers.start and len(last.numbers) < LONGEST_GAP:
+            if (last.reason, bool(last.positions)) == (FULL, bool(positions)):
+                numbers, positions = range(last.numbers.start, numbers.stop), (*last.positions, *positions)
+                before.pop()
+        self._messages.extendleft(reversed([*before, Gap(numbers, FULL, positions)]))
         self.held -= frame.data.nbytes
         self.dropped += 1
 

@@ -47,7 +47,7 @@ class FrameWriter:
             [(f.number, p, f.monitor, f.sent, f.received, w) for f, p, w in zip(frames, positions, late, strict=True)], RECORD
         )
         records["received"][~np.isfinite(records["received"])] = time.time()
-        write_at(self._frames, data.tobytes(), self.count * self.bytes)
+        write_at(self._frames, data.view(np.uint8).data.cast("B"), self.count * self.bytes)
         write_at(self._index, records.tobytes(), self.count * RECORD.itemsize)
         self.count += len(frames)
 
@@ -89,7 +89,7 @@ class FrameLog:
         return np.array(mapped[which, rows, columns])
 
 
-def write_at(descriptor: int, data: bytes, offset: int) -> None:
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of the data at an offset of an open file."""
     left = memoryview(data)
     while len(left):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Ledger:
         self.status = np.zeros(points, np.uint8)
         if planned is not None:
             self.status[~planned] = UNPLANNED
+        self.waiting = int(np.count_nonzero(self.status == EXPECTED))  # positions whose frame may still come
         self.reason = np.zeros(points, np.uint16)
         self.reasons = [""]
         self.duplicates = self.outside = 0
@@ -51,20 +52,27 @@ class Ledger:
         if now in (RECEIVED, LATE):
             self.duplicates += 1
             return "duplicate"
+        self.waiting -= int(now == EXPECTED)
         self.status[position] = LATE if now == LOST else RECEIVED
         self.reason[position] = 0
         return WORDS[self.status[position]]
 
     def lose(self, positions: np.ndarray, reason: str) -> np.ndarray:
         """Give up positions that are still expected; those it held for."""
-        which = np.asarray(positions, np.int64)
+        which = np.unique(np.asarray(positions, np.int64))
         which = which[(which >= 0) & (which < len(self.status))]
         which = which[self.status[which] == EXPECTED]
         if len(which):
             if reason not in self.reasons:
                 self.reasons.append(reason)
             self.status[which], self.reason[which] = LOST, self.reasons.index(reason)
+            self.waiting -= len(which)
         return which
+
+    def forget(self, positions: Sequence[int]) -> None:
+        """Frames that were taken could not be kept: they are expected again."""
+        self.status[list(positions)] = EXPECTED
+        self.waiting += len(positions)
 
     def end(self, reason: str) -> np.ndarray:
         """The scan is over: whatever is still expected is lost."""
@@ -129,6 +137,7 @@ def read_ledger(folder: Path, frames: FrameLog, points: int, planned: np.ndarray
     late = records["late"] != 0
     ledger.status[records["position"][~late]] = RECEIVED
     ledger.status[records["position"][late]] = LATE
+    ledger.waiting = int(np.count_nonzero(ledger.status == EXPECTED))
     for entry in _entries(folder / FILE):
         for first, last in entry.get("lost", ()):
             ledger.lose(np.arange(first, last + 1), str(entry["reason"]))

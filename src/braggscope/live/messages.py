@@ -16,7 +16,9 @@ import numpy as np
 from braggscope.core.scan import Axis
 
 LARGEST_FRAME = 512 * 2**20  # bytes; twice the largest detector of today (Eiger2 16M, 32 bit: 72 MB), with room
-LARGEST_SCAN = 10**9  # positions
+LARGEST_SCAN = 5 * 10**7  # positions: 14 hours at 1 kHz; the ledger takes 12 bytes of memory for each while it counts
+LARGEST_NUMBER = 2**62  # of a frame; detectors count on over months
+LONGEST_NAME = 200  # characters
 MOST_AXES = 8
 KINDS = "uif"  # of numbers that a frame may hold
 
@@ -47,14 +49,17 @@ class Start:
     def __post_init__(self) -> None:
         if len(self.axes) > MOST_AXES or self.points > LARGEST_SCAN:
             raise ValueError(f"a scan has at most {MOST_AXES} axes and {LARGEST_SCAN} positions")
+        _check_names(self.scan, [axis.name for axis in self.axes])
         if any(len(axis) < 1 or not np.isfinite(axis.values).all() for axis in self.axes):
             raise ValueError("every scan axis needs at least one position, and finite ones")
-        if self.dtype is not None and np.dtype(self.dtype).kind not in KINDS:
-            raise ValueError(f"frames must be numbers, got {self.dtype}")
+        if self.dtype is not None and not is_count(np.dtype(self.dtype)):
+            raise ValueError(f"frames must be numbers of at most 64 bits, got {self.dtype}")
         if self.frame_shape is not None:
             check_shape(self.frame_shape, np.dtype(self.dtype or "u1"))
         if self.expected is not None and not 0 <= self.expected <= LARGEST_SCAN:
             raise ValueError(f"a scan has 0 to {LARGEST_SCAN} frames, got {self.expected}")
+        if self.order is not None and self.axes and len(self.order) and not 0 <= self.order.min() <= self.order.max() < self.points:
+            raise ValueError(f"the order of the frames must name positions between 0 and {self.points - 1}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,18 +102,22 @@ class Frame:
     received: float = math.nan
 
     def __post_init__(self) -> None:
-        if self.data.ndim != 2 or self.data.dtype.kind not in KINDS:
+        if self.data.ndim != 2 or not is_count(self.data.dtype):
             raise ValueError(f"a frame needs numbers over (row, column), got {self.data.dtype} {self.data.shape}")
-        if not 0 <= self.number < LARGEST_SCAN:
-            raise ValueError(f"a frame number must be between 0 and {LARGEST_SCAN}, got {self.number}")
+        if not 0 <= self.number < LARGEST_NUMBER:
+            raise ValueError(f"a frame number must be between 0 and {LARGEST_NUMBER}, got {self.number}")
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Frames that the transport knows it lost: their numbers, and why, in two or three words."""
+    """Frames that are known to be lost: their numbers, and why, in two or three words.
+
+    positions: Flat grid positions where the sender said them; else the order of the scan tells.
+    """
 
     numbers: range
     reason: str
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,3 +142,23 @@ def check_shape(shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
     """Raise ValueError where a frame of this shape is empty or too large to be believed."""
     if len(shape) != 2 or min(shape) < 1 or math.prod(shape) * dtype.itemsize > LARGEST_FRAME:
         raise ValueError(f"a frame needs rows and columns and at most {LARGEST_FRAME >> 20} MB, got {shape} {dtype}")
+
+
+def finite(value: Any) -> float:
+    """A number that a sender may leave out; NaN where it did, or sent one that is none. Raises TypeError or ValueError for words."""
+    number = math.nan if value is None else float(value)
+    return number if math.isfinite(number) else math.nan
+
+
+def is_count(dtype: np.dtype[Any]) -> bool:
+    """Whether pixels may be of this type."""
+    return dtype.kind in KINDS and dtype.itemsize <= 8
+
+
+def _check_names(scan: str, axes: list[str]) -> None:
+    """Raise ValueError where names cannot be those of a scan and of a map's dimensions."""
+    for name in (scan, *axes):
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            raise ValueError(f"names of scans and axes are at most {LONGEST_NAME} printable characters, got {name[:40]!r}")
+    if len(set(axes)) < len(axes) or any(not name or "/" in name for name in axes):
+        raise ValueError(f"scan axes need names, each its own and without '/', got {', '.join(map(repr, axes))}")

@@ -6,6 +6,7 @@ under way.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -66,14 +67,16 @@ def receive(run: RunFolder, asked: Mapping[str, Any], stop: threading.Event) -> 
                 _report(run, recorder, buffer)
         recorder.finish("stopped")
     except OSError as error:
-        recorder.finish("the disk could not take more")
+        with contextlib.suppress(OSError):  # where not even that can be written, the scan stays open and can be resumed
+            recorder.finish("the disk could not take more")
         raise BraggscopeError(f"frames cannot be recorded in {run.path} ({error.strerror})") from None
     finally:
         stop.set()
         buffer.close()
         thread.join(5)
         source.close()
-        _report(run, recorder, buffer, "ended")
+        with contextlib.suppress(OSError):
+            _report(run, recorder, buffer, "ended")
     return recorder.finished
 
 
@@ -98,7 +101,7 @@ def _report(run: RunFolder, recorder: Recorder, buffer: Buffer, state: str | Non
         buffered=len(buffer),
         spilled=buffer.spilled,
         dropped=buffer.dropped,
-        **({} if scan is None else recorder.rates()),
+        **({} if scan is None else {**recorder.rates(), "transport_ms": recorder.transport_ms()}),
     )
 
 

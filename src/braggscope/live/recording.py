@@ -36,6 +36,7 @@ class Recorder:
         self.scan: ScanFolder | None = None
         self.finished = 0
         self.refused = 0  # outside any scan
+        self._announced = False  # whether the transport says when a scan begins
         self._over: str | None = None
         self._over_at = 0.0
         self._resumed = False  # and the scan's start has not come again
@@ -44,16 +45,23 @@ class Recorder:
     # -- one scan ---------------------------------------------------------------------------------------------------------
 
     def begin(self, start: Start) -> None:
-        """A scan begins; one that is under way ends."""
+        """A scan begins; one that is under way ends.
+
+        Raises InputError where the first scan of all has no grid; a later one is refused and counted.
+        """
+        try:
+            start = _planned(start, self.plan)
+        except InputError:
+            if self.scan is None and not self.finished:
+                raise
+            self._refuse("start without a grid that fits")
+            return
         if self.scan is not None:
-            same = start.scan == self.start.scan and start.shape in ((), self.start.shape)
+            same = start.scan == self.start.scan and start.shape == self.start.shape
             if same and (self._resumed or not self.counts["received"]):
                 self._resumed = False
                 return
             self.finish("the next scan began")
-        start = _planned(start, self.plan)
-        if not start.axes:
-            raise InputError(f"scan {start.scan} comes without a grid; give one with --grid ROWS COLUMNS or --plan SCAN")
         self._open(self.run.next_scan(start), start)
 
     def _resume(self) -> None:
@@ -83,6 +91,7 @@ class Recorder:
         self._noted = (self.ledger.duplicates, self.ledger.outside, self.ledger.refused.copy())
         self._highest, self._given_up = -1, 0
         self._passed: deque[tuple[float, int]] = deque()
+        self._delays: deque[float] = deque(maxlen=4096)  # received - sent of the last frames, seconds
         self._arrivals: deque[tuple[float, int]] = deque()
         self._over, self._last = None, time.time()
         self._began = 0.0
@@ -99,17 +108,16 @@ class Recorder:
                 self._frame(message, frames)
             elif isinstance(message, Start):
                 self._write(frames)
+                self._announced = True
                 self.begin(message)
             elif isinstance(message, End):
                 self._write(frames)
                 self._end(message.reason)
             elif isinstance(message, Gap):
                 if self.scan is not None:
-                    self._file.lose(self._positions(np.arange(message.numbers.start, message.numbers.stop)), message.reason)
-            elif self.scan is not None:
-                self.ledger.refuse(message.kind)
+                    self._file.lose(self._missing(message), message.reason)
             else:
-                self.refused += 1
+                self._refuse(message.kind)
         self._write(frames)
         if self.scan is not None:
             self._give_up(time.time())
@@ -118,8 +126,8 @@ class Recorder:
     def _frame(self, frame: Frame, found: list[tuple[Frame, int, bool]]) -> None:
         """Enter a frame in the ledger; add it to those that are to be written."""
         if self.scan is None:
-            if self.plan is None or not self.plan.axes:
-                self.refused += 1
+            if self._announced or self.plan is None or not self.plan.axes:
+                self.refused += 1  # one that came when its scan was over, or before any began
                 return
             shape = (int(frame.data.shape[0]), int(frame.data.shape[1]))
             self.begin(dataclasses.replace(self.plan, frame_shape=shape, dtype=frame.data.dtype.str))
@@ -127,7 +135,7 @@ class Recorder:
             self._first(frame)
         assert self._writer is not None
         if frame.data.shape != self._writer.shape or not np.can_cast(frame.data.dtype, self._writer.dtype, "equiv"):
-            self.ledger.refuse("another frame shape or type")
+            self._refuse("another frame shape or type")
             return
         position = self._position(frame)
         if 0 <= position < len(self.before) and self.before[position]:
@@ -160,12 +168,21 @@ class Recorder:
             return numbers[numbers < self.start.points]
         return self._order[numbers[numbers < len(self._order)]]
 
+    def _missing(self, gap: Gap) -> np.ndarray:
+        """Flat grid positions of frames that are known to be lost."""
+        return np.array(gap.positions) if gap.positions else self._positions(np.arange(gap.numbers.start, gap.numbers.stop))
+
     def _write(self, found: list[tuple[Frame, int, bool]]) -> None:
         if found:
             assert self._writer is not None
             frames, positions, late = zip(*found, strict=True)
-            self._writer.append(frames, positions, late)
+            try:
+                self._writer.append(frames, positions, late)
+            except OSError:  # they are not there, whatever the ledger says
+                self.ledger.forget(positions)
+                raise
             now = time.time()
+            self._delays.extend(one.received - one.sent for one in frames)
             self._began = self._began or now
             self._last = now
             self._arrivals.append((now, len(found)))
@@ -189,6 +206,12 @@ class Recorder:
             self._file.note(led.duplicates - duplicates, led.outside - outside, led.refused - refused)
             self._noted = (led.duplicates, led.outside, led.refused.copy())
 
+    def _refuse(self, kind: str) -> None:
+        if self.scan is not None:
+            self.ledger.refuse(kind)
+        else:
+            self.refused += 1
+
     def _end(self, reason: str) -> None:
         if self.scan is not None and self._over is None:
             self._over, self._over_at = reason, time.time()
@@ -203,10 +226,10 @@ class Recorder:
         """
         if self.scan is None or not idle:
             return False
-        now, waiting = time.time(), self.ledger.counts()["waiting"]
+        now, waiting = time.time(), self.ledger.waiting
         if self._over is not None and (not waiting or now - self._over_at > GRACE_S):
             self.finish(self._over)
-        elif not waiting and self._began and now - self._last > GRACE_S:
+        elif not waiting and (self._began or self.before.any()) and now - self._last > GRACE_S:
             self.finish("complete")
         elif timeout_s is not None and now - self._last > timeout_s:
             self.finish(f"nothing came for {timeout_s:g} s")
@@ -215,7 +238,7 @@ class Recorder:
         return True
 
     def finish(self, reason: str) -> None:
-        """The scan is over: what is still expected is lost."""
+        """The scan is over: what is still expected is lost. Raises OSError where the disk is full; the scan stays open then."""
         if self.scan is None:
             return
         self._file.end("not received" if reason == "complete" else reason)
@@ -246,9 +269,19 @@ class Recorder:
             self._arrivals.popleft()
         return {"rate_hz": round(sum(n for _, n in self._arrivals) / 2, 2)}
 
+    def transport_ms(self) -> dict[str, float | None]:
+        """Median and 99th percentile of the time from the sender to here, milliseconds, of the last frames whose sender gave it."""
+        spent = np.array(self._delays)
+        spent = 1e3 * spent[np.isfinite(spent)]
+        if not len(spent):
+            return {"p50": None, "p99": None}
+        return {f"p{q}": round(float(np.percentile(spent, q)), 3) for q in (50, 99)}
+
 
 def _planned(start: Start, plan: Start | None) -> Start:
-    """The start of a transport, with what it does not say from the plan."""
+    """The start of a transport, with what it does not say from the plan. Raises InputError where no grid fits its frames."""
+    if not start.axes and (plan is None or not plan.axes):
+        raise InputError(f"scan {start.scan} comes without a grid; give one with --grid ROWS COLUMNS or --plan SCAN")
     if plan is None:
         return start
     fields = ("modality", "geometry", "order", "expected")
@@ -257,4 +290,7 @@ def _planned(start: Start, plan: Start | None) -> Start:
         missing["axes"] = plan.axes
         if start.expected is not None and start.expected > plan.points:
             raise InputError(f"scan {start.scan} has {start.expected} frames, but the grid has {plan.points} positions")
-    return dataclasses.replace(start, **missing)
+    try:
+        return dataclasses.replace(start, **missing)
+    except ValueError as error:  # the order of the plan is that of another grid
+        raise InputError(f"scan {start.scan} does not fit the plan: {error}") from None

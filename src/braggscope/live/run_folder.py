@@ -139,7 +139,9 @@ def start_document(start: Start) -> dict[str, Any]:
 def start_from(document: Mapping[str, Any]) -> Start:
     """The start of such plain values, checked. Raises ValueError, TypeError or KeyError where they are none."""
     axes = tuple(Axis(str(a["name"]), np.asarray(a["values"], float).ravel(), str(a.get("unit", ""))) for a in document["axes"])
-    shape, order = document.get("frame_shape"), document.get("order")
+    shape, order, geometry = (document.get(name) for name in ("frame_shape", "order", "geometry"))
+    if not isinstance(geometry, Mapping | None):
+        raise TypeError("the geometry must be names and values")
     return Start(
         str(document["scan"]),
         axes,
@@ -148,7 +150,7 @@ def start_from(document: Mapping[str, Any]) -> Start:
         None if document.get("expected") is None else int(document["expected"]),
         None if order is None else np.asarray(order, np.int64).ravel(),
         None if document.get("modality") is None else str(document["modality"]),
-        document.get("geometry"),
+        geometry,
         dict(document.get("metadata") or {}),
     )
 

@@ -9,6 +9,7 @@ from braggscope.core.errors import InputError
 from ..urls import Url
 
 QUEUE = 1000  # messages that either end holds before the sender waits: a second at 1 kHz
+AT_ONCE = 64 * 2**20  # bytes that are taken at once; large frames would fill the memory otherwise
 LINGER_MS = 60_000  # how long a sender that closes waits for a slow receiver
 
 
@@ -19,6 +20,12 @@ def _address(url: Url) -> str:
             f"source {url.scheme}: needs an address HOST:PORT, like {url.scheme}://127.0.0.1:9999, got '{url.place}'"
         )
     return f"tcp://{url.place}"
+
+
+PARAMETERS = {
+    "bind": "1: listen at the address instead of connecting to it",
+    "queue": f"messages that are held before the sender waits ({QUEUE}); fewer for frames of many megabytes",
+}
 
 
 class Pull:
@@ -34,7 +41,7 @@ class Pull:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PULL)
         self._socket.setsockopt(zmq.MAXMSGSIZE, largest)
-        self._socket.setsockopt(zmq.RCVHWM, QUEUE)
+        self._socket.setsockopt(zmq.RCVHWM, int(url.number("queue", QUEUE, low=1, high=1e6)))
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         try:
             (self._socket.bind if url.yes("bind") else self._socket.connect)(address)
@@ -47,11 +54,13 @@ class Pull:
         if not self._socket.poll(int(timeout_s * 1000)):
             return []
         found: list[list[bytes]] = []
-        while len(found) < most:
+        size = 0
+        while len(found) < most and size < AT_ONCE:
             try:
                 found.append(self._socket.recv_multipart(self._zmq.NOBLOCK))
             except self._zmq.Again:
                 break
+            size += sum(map(len, found[-1]))
         return found
 
     def close(self) -> None:

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from ..messages import LARGEST_FRAME, End, Frame, Message, Refused, Start, check_shape
+from ..messages import LARGEST_FRAME, End, Frame, Message, Refused, Start, check_shape, finite, is_count
 from ..run_folder import start_document, start_from
 from ..urls import Url
+from ._zmq import PARAMETERS as PARAMETERS
 from ._zmq import Pull, Push
 
 SCHEMES = {"zmq+json": "ZeroMQ PUSH/PULL with a JSON header and the bytes of each frame"}
-PARAMETERS = {"bind": "1: listen at the address instead of connecting to it"}
 PACKAGES: tuple[str, ...] = ("zmq",)
 LARGEST_HEADER = 64 * 2**20  # bytes; a start with the axes of the largest scan
 FRAME_HEADER = 4096
@@ -107,15 +107,15 @@ def decoded(parts: Sequence[bytes]) -> Message:
 def _frame(header: dict[str, Any], data: bytes, now: float) -> Frame:
     """The frame of a header and bytes. Raises ValueError and the like where they are none."""
     dtype, shape = np.dtype(str(header["dtype"])), tuple(header["shape"])
-    if dtype.kind not in "uif" or not all(isinstance(n, int) for n in shape):
+    if not is_count(dtype) or not all(type(n) is int for n in shape):
         raise ValueError(f"frames must be numbers over rows and columns, got {dtype} {shape}")
     check_shape(shape, dtype)
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{shape} {dtype} needs {math.prod(shape) * dtype.itemsize} bytes, {len(data)} came")
     position, number = header.get("position"), header["number"]
-    if not isinstance(number, int) or not (position is None or isinstance(position, int)):
+    if type(number) is not int or not (position is None or type(position) is int):  # JSON's true is an int, too
         raise TypeError("number and position must be whole numbers")
-    sent, monitor = float(header.get("sent", math.nan)), float(header.get("monitor", math.nan))
+    sent, monitor = finite(header.get("sent")), finite(header.get("monitor"))
     return Frame(number, np.frombuffer(data, dtype).reshape(shape), position, monitor, sent, now)
 
 

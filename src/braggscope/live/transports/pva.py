@@ -4,9 +4,9 @@ PV Access has no back-pressure: the server drops what a slow client does not tak
 queue, the server is asked for a long queue of its own (4000 frames, pipelined), and `uniqueId`, which counts frames, shows what
 is missing all the same. The attributes `position` and `monitor` of the array are used where they are sent. A channel NAME:scan
 with a JSON text tells how a scan begins and ends; without it the plan comes from the user, and uniqueId of the first frame is
-number 0.
+number 0. It has 32 bits, and begins again behind the largest.
 
-Compressed arrays (codec) are refused: areaDetector sends them only where a codec plugin was put before the PVA plugin.
+Arrays that a codec plugin compressed by lz4 or bslz4 are decoded, other codecs are refused.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ import numpy as np
 
 from braggscope.core.errors import InputError
 
-from ..messages import End, Frame, Message, Refused, Start, check_shape
+from ..messages import End, Frame, Message, Refused, Start, check_shape, finite
 from ..run_folder import start_document, start_from
 from ..urls import Url
+from ._compressed import compressed, decompressed, framed
 
 SCHEMES = {"pva": "EPICS PV Access, NTNDArray"}
 PARAMETERS = {
     "queue": "frames that the server is asked to hold (4000)",
     "address": "of the server, where a broadcast does not find it (as EPICS_PVA_ADDR_LIST)",
+    "compression": "of the simulator: none (default), bslz4 or lz4",
 }
 PACKAGES: tuple[str, ...] = ("p4p",)
 QUEUE = 4000
@@ -38,12 +40,16 @@ UNION = {
     "u1": "ubyteValue", "u2": "ushortValue", "u4": "uintValue", "u8": "ulongValue", "i1": "byteValue", "i2": "shortValue",
     "i4": "intValue", "i8": "longValue", "f4": "floatValue", "f8": "doubleValue",
 }  # fmt: skip
+SCALARS = {1: "i1", 2: "i2", 3: "i4", 4: "i8", 5: "u1", 6: "u2", 7: "u4", 8: "u8", 9: "f4", 10: "f8"}  # ScalarType of pvData
+CODECS = {"lz4": "lz4", "lz4hdf5": "lz4", "bslz4": "bslz4"}  # of areaDetector, and by what they are decoded
 LARGEST_TEXT = 64 * 2**20
 CONNECT_S = 30.0  # of the simulator: how long it waits for a receiver
 
 
 class PvaReceiver:
     """The receiving end."""
+
+    policy = "spill"  # nothing holds the sender
 
     def __init__(self, url: Url) -> None:
         from p4p.client.thread import Context
@@ -80,7 +86,7 @@ class PvaReceiver:
             if isinstance(message, Start):
                 self._first = None  # the next frame is number 0
             elif isinstance(message, Frame) and self._first is None:
-                self._first, message = message.number, array(value, at, message.number)
+                self._first = int(value["uniqueId"])
             if message is not None:
                 found.append(message)
         return found
@@ -95,25 +101,36 @@ class PvaReceiver:
 def array(value: Any, at: float, first: int | None) -> Message | None:
     """The frame of an NTNDArray; Refused where it is none; None for the empty array of a server that has just begun.
 
-    first: uniqueId of frame 0; None: uniqueId itself is the number.
+    first: uniqueId of frame 0; None: this is frame 0.
     """
     try:
         if not value.get("dimension"):
             return None
         columns, rows = (int(one["size"]) for one in value["dimension"])  # the first dimension is the fastest
-        if value.get("codec.name"):
-            return Refused("compressed", f"the array is compressed by {str(value['codec.name'])[:20]}")
-        data = np.asarray(value["value"])
-        check_shape((rows, columns), data.dtype)
+        codec = str(value.get("codec.name") or "")
+        if codec and codec not in CODECS:
+            return Refused("compressed", f"the array is compressed by {codec[:20]}")
+        data = _pixels(value, codec, (rows, columns))
         said = {str(one["name"]): one["value"] for one in value.get("attribute") or ()}
-        number = int(value["uniqueId"]) - (first or 0)
-        if number < 0:
-            return Refused("before the scan", f"frame {number} came after frame 0")
+        number = 0 if first is None else (int(value["uniqueId"]) - first) % 2**32
+        if number >= 2**31:
+            return Refused("before the scan", f"frame {number - 2**32} came after frame 0")
         position = said.get("position")
-        monitor, sent = float(said.get("monitor", math.nan)), float(said.get("sent", math.nan))
-        return Frame(number, data.reshape(rows, columns), None if position is None else int(position), monitor, sent, at)
+        position = None if position is None else int(position)
+        return Frame(number, data, position, finite(said.get("monitor")), finite(said.get("sent")), at)
     except Exception as error:  # whatever a network sends must not end the scan
         return Refused("malformed", f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def _pixels(value: Any, codec: str, shape: tuple[int, int]) -> np.ndarray:
+    """The pixels of an NTNDArray. Raises ValueError and the like where there are more or fewer than the shape says."""
+    data = np.asarray(value["value"])
+    dtype = np.dtype(SCALARS[int(value["codec.parameters"])]) if codec else data.dtype
+    check_shape(shape, dtype)
+    if not codec:
+        return data.reshape(shape)
+    blob = data.tobytes() if codec == "lz4hdf5" else framed(data.tobytes(), codec, math.prod(shape) * dtype.itemsize)
+    return decompressed(blob, CODECS[codec], dtype.itemsize, shape, dtype)
 
 
 def text(value: Any) -> Message | None:
@@ -142,7 +159,7 @@ class PvaSender:
         from p4p.server import Server
         from p4p.server.thread import SharedPV
 
-        self._type = ndarray_type()
+        self._type, self._codec = ndarray_type(), url.parameters.get("compression", "none")
         self._clients = threading.Semaphore(0)
         sender = self
 
@@ -180,8 +197,17 @@ class PvaSender:
         attributes = [{"name": name, "value": float(value)} for name, value in said.items() if math.isfinite(value)]
         data = np.ascontiguousarray(frame.data)
         sizes = [{"size": n, "offset": 0, "fullSize": n, "binning": 1, "reverse": False} for n in (columns, rows)]
-        value = (UNION[data.dtype.str[1:]], data.ravel())
-        self._frames.post(self._type({"value": value, "uniqueId": self._id, "attribute": attributes, "dimension": sizes}))
+        value = {"value": (UNION[data.dtype.str[1:]], data.ravel()), **self._compressed(data)}
+        self._frames.post(self._type({**value, "uniqueId": self._id, "attribute": attributes, "dimension": sizes}))
+
+    def _compressed(self, data: np.ndarray) -> dict[str, Any]:
+        """What a codec plugin makes of the pixels: no framing, and their type in the parameters."""
+        if self._codec == "none":
+            return {}
+        blob = compressed(data, self._codec)[12 if self._codec == "bslz4" else 16 :]
+        scalar = next(number for number, word in SCALARS.items() if word == data.dtype.str[1:])
+        codec = {"name": self._codec, "parameters": scalar}
+        return {"value": (UNION["u1"], np.frombuffer(blob, np.uint8)), "codec": codec, "uncompressedSize": data.nbytes}
 
     def end(self, end: End) -> None:
         """Say that it is over, when the frames are out."""
