@@ -103,10 +103,10 @@ class Buffer:
         assert isinstance(frame, Frame)
         numbers, positions = range(frame.number, frame.number + 1), () if frame.position is None else (frame.position,)
         last = before[-1] if before else None
-        if isinstance(last, Gap) and last.numbers.stop == numbers.start and len(last.numbers) < LONGEST_GAP:
-            if (last.reason, bool(last.positions)) == (FULL, bool(positions)):
-                numbers, positions = range(last.numbers.start, numbers.stop), (*last.positions, *positions)
-                before.pop()
+        joins = isinstance(last, Gap) and last.numbers.stop == numbers.start and len(last.numbers) < LONGEST_GAP
+        if isinstance(last, Gap) and joins and (last.reason, bool(last.positions)) == (FULL, bool(positions)):
+            numbers, positions = range(last.numbers.start, numbers.stop), (*last.positions, *positions)
+            before.pop()
         self._messages.extendleft(reversed([*before, Gap(numbers, FULL, positions)]))
         self.held -= frame.data.nbytes
         self.dropped += 1

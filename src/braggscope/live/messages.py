@@ -58,7 +58,12 @@ class Start:
             check_shape(self.frame_shape, np.dtype(self.dtype or "u1"))
         if self.expected is not None and not 0 <= self.expected <= LARGEST_SCAN:
             raise ValueError(f"a scan has 0 to {LARGEST_SCAN} frames, got {self.expected}")
-        if self.order is not None and self.axes and len(self.order) and not 0 <= self.order.min() <= self.order.max() < self.points:
+        if (
+            self.order is not None
+            and self.axes
+            and len(self.order)
+            and not 0 <= self.order.min() <= self.order.max() < self.points
+        ):
             raise ValueError(f"the order of the frames must name positions between 0 and {self.points - 1}")
 
     @property
@@ -145,7 +150,7 @@ def check_shape(shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
 
 
 def finite(value: Any) -> float:
-    """A number that a sender may leave out; NaN where it did, or sent one that is none. Raises TypeError or ValueError for words."""
+    """A number that a sender may leave out; NaN where it did, or sent one that is none. TypeError or ValueError for words."""
     number = math.nan if value is None else float(value)
     return number if math.isfinite(number) else math.nan
 

@@ -270,7 +270,7 @@ class Recorder:
         return {"rate_hz": round(sum(n for _, n in self._arrivals) / 2, 2)}
 
     def transport_ms(self) -> dict[str, float | None]:
-        """Median and 99th percentile of the time from the sender to here, milliseconds, of the last frames whose sender gave it."""
+        """Median and 99th percentile of the time from the sender to here (ms), of the last frames whose sender gave it."""
         spent = np.array(self._delays)
         spent = 1e3 * spent[np.isfinite(spent)]
         if not len(spent):
