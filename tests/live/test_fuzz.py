@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 
+import cbor2
 import numpy as np
 import pytest
 
 from braggscope.live.messages import End, Frame, Refused, Start
-from braggscope.live.playing import start_of
-from braggscope.live.transports import json_stream, pva, stream2
+from braggscope.live.playing import Frames, Schedule, play, start_of
+from braggscope.live.run_folder import start_document
+from braggscope.live.transports import json_stream, pva, sender, source_url, stream2
+from braggscope.live.transports._compressed import compressed, decompressed
+from braggscope.live.transports._zmq import Push
 
-from .malformed import bad_json, bad_stream2
+from .conftest import assert_right, free_port
+from .malformed import BLOBS, GOOD, bad_array, bad_json, bad_stream2, image, laughs, lying
 
 EACH = 500
+BETWEEN = 3
 
 
 def test_malformed_json_messages_are_refused():
@@ -62,18 +68,113 @@ def test_a_compressed_frame_that_claims_a_huge_size_is_refused_before_it_is_unpa
     assert isinstance(stream2.decoded(message)[0], Refused)
 
 
-def test_what_is_well_formed_is_taken_after_what_is_not(run, scan):
-    from braggscope.live.recording import Recorder
+def test_lists_that_share_their_parts_are_not_written_out():
+    """300 bytes that would be terabytes as text."""
+    assert stream2.decoded(laughs())[0].kind == "malformed"
 
-    recorder, random = Recorder(run), np.random.default_rng(3)
-    recorder.record([start_of(scan)])
-    for n in range(60):
-        bad = json_stream.decoded(bad_json(random))
-        good = json_stream.decoded(json_stream.encoded(Frame(n, np.full((6, 8), n, np.uint16), n)))
-        recorder.record([bad if isinstance(bad, Refused) else Refused("other"), good])
-    recorder.finish("complete")
-    counts = json.loads((run.scans()[0].path / "ledger.json").read_text())
-    assert (counts["received"], counts["refused"]) == (60, 60)
+
+@pytest.mark.parametrize("algorithm", ["bslz4", "lz4"])
+def test_compressed_bytes_that_promise_more_than_they_hold_are_refused_before_a_filter_reads_them(algorithm):
+    random = np.random.default_rng(5)
+    for _ in range(EACH):
+        with pytest.raises(ValueError, match="compressed frame"):
+            decompressed(lying(random, algorithm), algorithm, 2, (6, 8), np.dtype("<u2"))
+    assert np.array_equal(decompressed(BLOBS[algorithm], algorithm, 2, (6, 8), np.dtype("<u2")), GOOD.data)
+
+
+STARTS = {
+    "order beyond the grid": {"order": [10**6]},
+    "order before the grid": {"order": [-(10**6)]},
+    "a billion positions": {"axes": [{"name": name, "values": [0] * 31_623} for name in "yx"]},
+    "an axis that is no number": {"axes": [{"name": "y", "values": [0, float("nan")]}]},
+    "axes of one name": {"axes": [{"name": "y", "values": [0]}] * 2},
+    "an axis that is a path": {"axes": [{"name": "../y", "values": [0]}]},
+    "a scan that cannot be printed": {"scan": "\ud800"},
+    "a geometry that is a number": {"geometry": 5},
+    "a type that no detector has": {"dtype": "<f16"},
+    "a frame of a terabyte": {"frame_shape": [2**20, 2**20]},
+}
+
+
+@pytest.mark.parametrize("wrong", STARTS.values(), ids=STARTS)
+def test_a_start_that_cannot_be_recorded_is_refused(wrong, scan):
+    good = {"type": "start", **start_document(start_of(scan)), "order": None}
+    assert isinstance(json_stream.decoded([json.dumps(good).encode()]), Start)
+    assert json_stream.decoded([json.dumps({**good, **wrong}).encode()]).kind == "malformed"
+
+
+def only_bad(make, decode, random):
+    """A malformed message; changes that leave a message are passed over."""
+    while True:
+        found = make(random)
+        if isinstance(decode(found), Refused):
+            return found
+
+
+def json_messages(scan, random):
+    """Start, every frame and end, malformed messages before each."""
+    frames = Frames(scan)
+    good = [[json.dumps({"type": "start", **start_document(start_of(scan))}).encode()]]
+    good += [json_stream.encoded(frames[n]) for n in range(180)] + [[b'{"type": "end"}']]
+    for message in good:
+        for _ in range(BETWEEN):
+            yield only_bad(bad_json, json_stream.decoded, random) or [b""]
+        yield message
+
+
+def stream2_messages(scan, random):
+    """The same, as a detector that is no simulator would send it."""
+    about = {"image_size_x": 8, "image_size_y": 6, "image_dtype": "uint16", "number_of_images": 180, "series_id": 1}
+    good = [cbor2.dumps(cbor2.CBORTag(55799, {"type": "start", **about, "flatfield": {}, "user_data": None}))]
+    frames = Frames(scan)
+    good += [image(blob=compressed(frames[n].data, "bslz4"), number=n) for n in range(180)]
+    for message in [*good, cbor2.dumps({"type": "end", "series_id": 1})]:
+        for _ in range(BETWEEN):
+            yield [only_bad(bad_stream2, lambda found: stream2.decoded(found)[0], random)]
+        yield [message]
+
+
+@pytest.mark.parametrize(("scheme", "messages"), [("zmq+json", json_messages), ("zmq+stream2", stream2_messages)])
+def test_every_frame_between_malformed_messages_is_recorded(scheme, messages, scan, recorded, port):
+    random = np.random.default_rng(7)
+
+    def send():
+        end = Push(source_url(f"{scheme}://127.0.0.1:{port}"))
+        for message in messages(scan, random):
+            end.send(message)
+        end.close()
+
+    counts = assert_right(recorded(f"{scheme}://127.0.0.1:{port}", send), Schedule())
+    assert counts["refused"] == sum(counts["refused_by_kind"].values()) == BETWEEN * 181  # those before the start have no scan
+    assert {"malformed", "unknown type"} <= set(counts["refused_by_kind"])
+
+
+def test_images_of_another_series_are_refused(scan, recorded, port):
+    url = f"zmq+stream2://127.0.0.1:{port}"
+
+    def send():
+        end = Push(source_url(url))
+        for message in stream2_messages(scan, np.random.default_rng(8)):
+            end.send([image(number=0, series=2)])
+            end.send(message)
+        end.close()
+
+    counts = assert_right(recorded(url, send), Schedule())
+    assert counts["refused_by_kind"]["another series"] == (BETWEEN + 1) * 181  # those before the start have no scan
+
+
+def test_every_array_between_malformed_ones_is_recorded(scan, recorded):
+    url = f"pva://BRAGGSCOPE:TEST{free_port()}?address=127.0.0.1"
+    end, random = sender(source_url(url)), np.random.default_rng(9)
+
+    def send():
+        for _ in play(scan, end, Schedule(rate=500)):
+            end.post(bad_array(random))
+        end.close()
+
+    counts = assert_right(recorded(url, send), Schedule())
+    assert counts["refused"] > 40  # one after each group of frames that was due
+    assert {"malformed", "compressed"} == set(counts["refused_by_kind"])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,8 +13,11 @@ import numpy as np
 import pytest
 
 from braggscope.core.errors import InputError
+from braggscope.live import buffer as buffer_module
 from braggscope.live.buffer import Buffer
-from braggscope.live.messages import End, Frame, Gap, Refused
+from braggscope.live.frame_log import FrameWriter
+from braggscope.live.ledger import LOST
+from braggscope.live.messages import End, Frame, Gap, Refused, Start
 from braggscope.live.playing import Frames, Schedule, start_of
 from braggscope.live.receiving import receive
 from braggscope.live.recording import Recorder
@@ -92,6 +97,92 @@ def test_a_receiver_that_is_started_again_goes_on_with_the_scan(run, scan):
     assert len(run.scans()) == 1
     assert (counts_of(run)["received"], counts_of(run)["duplicates"]) == (180, 0)
     assert sorted(run.scans()[0].frames.records()["position"].tolist()) == list(range(180))
+
+
+def test_a_scan_that_was_complete_when_the_receiver_died_is_finished_by_the_next_one(run, scan):
+    Recorder(run).record([start_of(scan), *(frame(n) for n in range(180))])  # and dies before it can say so
+    again = Recorder(run)
+    time.sleep(0.35)
+    assert again.settle() is True
+    assert run.scans()[0].ended == {**run.scans()[0].ended, "reason": "complete", "frames": 180}
+
+
+def test_a_frame_that_comes_when_an_announced_scan_is_over_begins_no_other(run, scan):
+    recorder = Recorder(run, start_from(planned(scan)))
+    recorder.record([start_of(scan), frame(0), End()])
+    time.sleep(0.35)
+    assert recorder.settle() is True
+    recorder.record([frame(1)])
+    assert (len(run.scans()), recorder.refused) == (1, 1)
+
+
+def test_a_start_that_fits_nothing_leaves_the_scan_alone(run, scan):
+    recorder = Recorder(run)
+    recorder.record([start_of(scan), frame(0), Start("stray"), frame(1)])
+    recorder.finish("complete")
+    assert (len(run.scans()), counts_of(run)["received"]) == (1, 2)
+    assert counts_of(run)["refused_by_kind"] == {"start without a grid that fits": 1}
+
+
+@pytest.mark.parametrize("numbers", [[5], [3, 4, 5, 9]])
+def test_a_dropped_frame_is_lost_at_the_position_that_its_sender_said(run, scan, numbers):
+    buffer, recorder = Buffer("drop-oldest", bytes=0), Recorder(run)
+    buffer.put([start_of(scan), *(frame(n, position=179 - n) for n in numbers)])
+    for n in range(20, 23):
+        buffer.put([frame(n, position=179 - n)])  # as many as are always held
+    while len(buffer):
+        recorder.record(buffer.take(100, 0))
+    lost = np.flatnonzero(recorder.ledger.status == LOST)
+    assert buffer.dropped == len(numbers)
+    assert lost.tolist() == sorted(179 - n for n in numbers)
+
+
+def test_a_disk_that_stalls_loses_nothing_where_the_buffer_blocks_and_what_it_says_where_it_drops(run, scan, monkeypatch):
+    append, stalled = FrameWriter.append, []
+
+    def stall(self, frames, positions, late):
+        if not stalled:
+            stalled.append(time.sleep(0.5))
+        append(self, frames, positions, late)
+
+    monkeypatch.setattr(FrameWriter, "append", stall)
+    monkeypatch.setattr(buffer_module, "BYTES", 20 * 96)
+    for number, policy in enumerate(("block", "spill", "drop-oldest"), 1):
+        stalled.clear()
+        receive(run, {"source": f"replay:{scan.path}?rate=600", "scans": number, "buffer": policy}, threading.Event())
+        counts = counts_of(run, number - 1)
+        assert counts["received"] + counts["lost"] == 180
+        assert (counts["lost"] > 0) == (policy == "drop-oldest")
+        assert counts["lost_by_reason"].get("buffer full", 0) == counts["lost"]
+        said = run.reported("receiver")
+        assert said["dropped"] == counts["lost"]
+        assert (said["spilled"] > 0) == (policy == "spill")
+
+
+def test_a_full_disk_ends_the_scan_with_what_is_there(run, scan):
+    """The limit of a process on the size of its files stands for the disk: 100 frames of 96 bytes."""
+    (run.path / "run.json").write_text(json.dumps({"source": f"replay:{scan.path}?rate=2000", "scans": 1}))
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9600, 9600));"
+        "from braggscope.live.receiving import main; sys.exit(main(sys.argv[1]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "frames cannot be recorded in" in ended.stderr and "Traceback" not in ended.stderr
+    folder, counts = run.scans()[0], counts_of(run)
+    assert folder.ended["reason"] == "the disk could not take more"
+    assert 0 < counts["received"] == len(folder.frames) == folder.ended["frames"] <= 100
+    assert counts["lost_by_reason"] == {"the disk could not take more": 180 - counts["received"]}
+
+
+def test_the_receiver_reports_rate_counts_and_the_time_on_the_way(run, scan):
+    recorder = Recorder(run)
+    now = time.time()
+    recorder.record(
+        [start_of(scan), *(frame(n, sent=now - 0.5, received=now - 0.25) for n in range(10)), frame(10, received=now)]
+    )
+    assert recorder.transport_ms() == {"p50": pytest.approx(250, abs=1), "p99": pytest.approx(250, abs=1)}
+    assert recorder.rates()["rate_hz"] == 5.5  # 11 in two seconds
 
 
 def test_a_scan_that_the_user_ends_is_over_and_the_next_one_goes_on(run, scan):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
+import time
 
+import h5py
 import numpy as np
 import pytest
 
 from braggscope.core.errors import InputError
-from braggscope.live.playing import Schedule, play
-from braggscope.live.transports import receiver, sender, source_url, transports
+from braggscope.live.playing import Frames, Schedule, play
+from braggscope.live.transports import folder as folder_module
+from braggscope.live.transports import pva, receiver, sender, source_url, transports
 
 from .conftest import assert_right, free_port
 
@@ -79,6 +84,91 @@ def test_a_file_that_a_writer_opens_and_closes_is_followed(scan, recorded, tmp_p
         assert subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     assert_right(recorded(url, send), WHOLE)
+
+
+def write_in_place(path, scan, skip=(), rate=400):
+    """A file made at its full size whose frames are written one after another; those of `skip` never."""
+    frames = Frames(scan)
+    with h5py.File(path, "w", libver="latest") as file:
+        stack = file.create_dataset("entry/data/data", (12, 15, 6, 8), "u2", chunks=(1, 1, 6, 8))
+        file.swmr_mode = True
+        for n in range(180):
+            if n not in skip:
+                stack[np.unravel_index(n, (12, 15))] = frames[n].data
+                stack.flush()
+            time.sleep(1 / rate)
+
+
+def test_frames_of_a_file_made_at_its_full_size_count_as_they_are_written(scan, recorded, tmp_path):
+    path = tmp_path / "full.h5"
+    folder = recorded(f"h5:{path}", lambda: write_in_place(path, scan, skip=(0, 7, 8, 150)), plan=None, timeout_s=1.5)
+    records = folder.frames.records()
+    assert np.array_equal(records["position"], np.setdiff1d(np.arange(180), [0, 7, 8, 150]))
+    assert (folder.frames.read(slice(0, 176), slice(None), slice(None))[:, 0, 0] == records["position"]).all()
+    assert json.loads((folder.path / "ledger.json").read_text())["lost"] == 4
+
+
+def test_a_writer_that_is_killed_leaves_what_it_wrote(scan, recorded, tmp_path):
+    url = f"h5:{tmp_path / 'growing.h5'}?swmr=1"
+    command = [sys.executable, "-m", "braggscope", "play", str(scan.path), url, "--rate", "100", "--quiet"]
+
+    def send():
+        writer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        path = tmp_path / "growing.h5"
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(0.8)
+        writer.kill()
+        writer.wait()
+
+    folder = recorded(url, send, timeout_s=1.5)
+    records = folder.frames.records()
+    assert 20 < len(records) < 180
+    assert (folder.frames.read(slice(0, len(records)), slice(None), slice(None))[:, 0, 0] == records["position"]).all()
+    assert folder.ended["reason"] == "nothing came for 1.5 s"
+    assert json.loads((folder.path / "ledger.json").read_text())["lost"] == 180 - len(records)
+
+
+def test_a_file_that_is_half_written_is_read_when_it_is_whole(scan, recorded, tmp_path):
+    (tmp_path / "frames").mkdir()
+    frames = Frames(scan)
+
+    def send():
+        for n in range(180):
+            file = io.BytesIO()
+            np.save(file, frames[n].data)
+            path, content = tmp_path / "frames" / f"frame_{n:04d}.npy", file.getvalue()
+            if n % 30 == 7:  # stands still for longer than `still`, in the header or in the counts
+                path.write_bytes(content[: 40 if n % 60 == 7 else -30])
+                time.sleep(0.1)
+            path.write_bytes(content)
+
+    counts = assert_right(recorded(f"dir:{tmp_path / 'frames'}?still=0.02&first=0", send, timeout_s=1.5), WHOLE)
+    assert counts["refused"] == 0
+
+
+def test_a_file_that_stays_unreadable_is_refused_and_its_frame_lost(scan, recorded, tmp_path, monkeypatch):
+    (tmp_path / "frames").mkdir()
+    monkeypatch.setattr(folder_module, "TRIES_S", 0.3)
+    np.save(tmp_path / "frames" / "frame_0000.npy", Frames(scan)[0].data)
+    (tmp_path / "frames" / "frame_0001.npy").write_bytes(b"\x93NUMPY no array")
+    (tmp_path / "frames" / "notes.npy").write_bytes(b"no number")
+    folder = recorded(f"dir:{tmp_path / 'frames'}?still=0.02", timeout_s=1.5)
+    counts = json.loads((folder.path / "ledger.json").read_text())
+    assert (counts["received"], counts["refused_by_kind"]) == (1, {"unreadable file": 2})
+
+
+@pytest.mark.parametrize("compression", ["bslz4", "lz4"])
+def test_pva_arrays_that_a_codec_plugin_compressed_are_decoded(compression, scan, recorded):
+    url = f"pva://BRAGGSCOPE:TEST{free_port()}?address=127.0.0.1&compression={compression}"
+    assert_right(recorded(url, sending(url, scan, WHOLE)), WHOLE)
+
+
+def test_unique_ids_may_begin_anywhere_and_wrap():
+    value = {"dimension": [{"size": 8}, {"size": 6}], "value": np.zeros(48, "u2"), "uniqueId": 2**31 - 1}
+    assert pva.array(value, 0.0, None).number == 0
+    assert pva.array({**value, "uniqueId": -(2**31) + 1}, 0.0, 2**31 - 1).number == 2
+    assert pva.array({**value, "uniqueId": 2**31 - 3}, 0.0, 2**31 - 1).kind == "before the scan"
 
 
 def test_a_growing_stack_without_a_grid_is_refused_in_one_sentence(scan, recorded, tmp_path):

@@ -201,6 +201,19 @@ class HDF5Frames:
             raise InputError(f"{self.path}: the frames of {self.name} cannot be read ({error})") from None
         return out
 
+    def written(self, start: int, stop: int) -> np.ndarray:
+        """Booleans: whether frames `start` to `stop` are in the file; true where it takes its space before they are written.
+
+        A chunk of several frames counts as written with the first of them.
+        """
+        dataset = self._open()
+        if dataset.chunks is None:
+            return np.ones(stop - start, bool)
+        places = np.stack(np.unravel_index(np.arange(start, stop), self._shape[:-2]), 1)
+        origins = places // dataset.chunks[:-2] * dataset.chunks[:-2]
+        info = dataset.id.get_chunk_info_by_coord
+        return np.array([info((*origin, 0, 0)).byte_offset is not None for origin in origins.tolist()], bool)
+
     def close(self) -> None:
         """Close the file; the next read opens it again."""
         with self._lock:

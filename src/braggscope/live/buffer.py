@@ -24,21 +24,21 @@ POLICIES = ("block", "spill", "drop-oldest")
 BYTES = 256 * 2**20  # of frames in memory
 FULL = "buffer full"
 LONGEST_GAP = 1000  # frames
-LEAST = 4  # messages, however large
+LEAST = 4  # frames, however large
 
 
 class Buffer:
     """Messages on their way.
 
     policy: One of POLICIES.
-    bytes: Of frames that are held in memory.
+    bytes: Of frames that are held in memory; None: BYTES.
     """
 
-    def __init__(self, policy: str = "block", bytes: int = BYTES) -> None:
+    def __init__(self, policy: str = "block", bytes: int | None = None) -> None:
         if policy not in POLICIES:
             raise InputError(f"the buffer must be one of {', '.join(POLICIES)}, got '{policy}'")
-        self.policy, self.limit = policy, bytes
-        self.held = self.spilled = self.dropped = 0
+        self.policy, self.limit = policy, BYTES if bytes is None else bytes
+        self.held = self.frames = self.spilled = self.dropped = 0  # bytes and frames in memory; frames elsewhere
         self._messages: deque[Message] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -71,7 +71,8 @@ class Buffer:
                 found.append(self._messages.popleft())
             while self._places and len(found) < most:
                 found.append(self._unspilled())
-            self.held -= sum(message.data.nbytes for message in found if isinstance(message, Frame))
+            for message in found:
+                self._count(message, -1)
             self._changed.notify_all()
             return found
 
@@ -88,11 +89,17 @@ class Buffer:
 
     @property
     def _full(self) -> bool:
-        return self.held >= self.limit and len(self._messages) >= LEAST
+        return self.held >= self.limit and self.frames >= LEAST
+
+    def _count(self, message: Message, sign: int) -> None:
+        """Add (1) or take off (-1) a message to or from what is held."""
+        if isinstance(message, Frame):
+            self.held += sign * message.data.nbytes
+            self.frames += sign
 
     def _add(self, message: Message) -> None:
         self._messages.append(message)
-        self.held += message.data.nbytes if isinstance(message, Frame) else 0
+        self._count(message, 1)
 
     def _drop(self) -> None:
         """Give up the oldest frame; what is no frame stays in its place, and neighbours that were given up are one gap."""
@@ -101,14 +108,14 @@ class Buffer:
             before.append(self._messages.popleft())
         frame = self._messages.popleft()
         assert isinstance(frame, Frame)
-        numbers, positions = range(frame.number, frame.number + 1), () if frame.position is None else (frame.position,)
+        gap = Gap(range(frame.number, frame.number + 1), FULL, () if frame.position is None else (frame.position,))
         last = before[-1] if before else None
-        joins = isinstance(last, Gap) and last.numbers.stop == numbers.start and len(last.numbers) < LONGEST_GAP
-        if isinstance(last, Gap) and joins and (last.reason, bool(last.positions)) == (FULL, bool(positions)):
-            numbers, positions = range(last.numbers.start, numbers.stop), (*last.positions, *positions)
-            before.pop()
-        self._messages.extendleft(reversed([*before, Gap(numbers, FULL, positions)]))
-        self.held -= frame.data.nbytes
+        if isinstance(last, Gap) and _continues(last, gap):
+            before[-1] = Gap(range(last.numbers.start, gap.numbers.stop), FULL, last.positions + gap.positions)
+        else:
+            before.append(gap)
+        self._messages.extendleft(reversed(before))
+        self._count(frame, -1)
         self.dropped += 1
 
     def _spilled(self, message: Message) -> None:
@@ -127,5 +134,11 @@ class Buffer:
         message: Message = pickle.loads(self._spill.read(length))
         if not self._places:
             self._spill.truncate(0)
-        self.held += message.data.nbytes if isinstance(message, Frame) else 0  # `take` takes it off again
+        self._count(message, 1)  # `take` takes it off again
         return message
+
+
+def _continues(last: Gap, gap: Gap) -> bool:
+    """Whether a gap is the next part of the last one."""
+    alike = last.reason == gap.reason and bool(last.positions) == bool(gap.positions)
+    return alike and last.numbers.stop == gap.numbers.start and len(last.numbers) < LONGEST_GAP

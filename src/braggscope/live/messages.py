@@ -150,7 +150,7 @@ def check_shape(shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
 
 
 def finite(value: Any) -> float:
-    """A number that a sender may leave out; NaN where it did, or sent one that is none. TypeError or ValueError for words."""
+    """A number that a sender may leave out, else NaN. Raises TypeError or ValueError where it is no number."""
     number = math.nan if value is None else float(value)
     return number if math.isfinite(number) else math.nan
 

@@ -36,8 +36,10 @@ def receive(run: RunFolder, asked: Mapping[str, Any], stop: threading.Event) -> 
     Raises InputError where the source cannot be opened, BraggscopeError where the disk cannot take more.
     """
     plan = start_from(asked["plan"]) if asked.get("plan") else None
-    recorder = Recorder(run, plan, float(asked.get("patience_s") or PATIENCE_S))
     source = receiver(source_url(str(asked["source"])))
+    patience = asked.get("patience_s")
+    patience = PATIENCE_S if patience is None else float(patience)
+    recorder = Recorder(run, plan, patience, announced=getattr(source, "announces", False))
     if recorder.scan is not None and hasattr(source, "skip"):
         source.skip(np.flatnonzero(recorder.before))
     buffer = Buffer(str(asked.get("buffer") or getattr(source, "policy", "block")))

@@ -29,14 +29,18 @@ class Recorder:
     """Records scans into a run folder.
 
     plan: What is known of the scan beforehand, where the transport does not say it.
+    announced: Whether the transport says when a scan begins, so that frames before that are not the first ones of a scan. Where
+        it is not known, a start that comes tells it.
     """
 
-    def __init__(self, run: RunFolder, plan: Start | None = None, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, run: RunFolder, plan: Start | None = None, patience_s: float = PATIENCE_S, *, announced: bool = False
+    ) -> None:
         self.run, self.plan, self.patience_s = run, plan, patience_s
         self.scan: ScanFolder | None = None
         self.finished = 0
         self.refused = 0  # outside any scan
-        self._announced = False  # whether the transport says when a scan begins
+        self._announced = announced
         self._over: str | None = None
         self._over_at = 0.0
         self._resumed = False  # and the scan's start has not come again
@@ -270,7 +274,7 @@ class Recorder:
         return {"rate_hz": round(sum(n for _, n in self._arrivals) / 2, 2)}
 
     def transport_ms(self) -> dict[str, float | None]:
-        """Median and 99th percentile of the time from the sender to here (ms), of the last frames whose sender gave it."""
+        """Median and 99th percentile of the time from the sender to here, of the last frames whose sender gave it; ms."""
         spent = np.array(self._delays)
         spent = 1e3 * spent[np.isfinite(spent)]
         if not len(spent):

@@ -27,7 +27,11 @@ from ..urls import Url, parse
 
 
 class Receiver(Protocol):
-    """The receiving end. Never raises for what comes from outside: that is `Refused`."""
+    """The receiving end. Never raises for what comes from outside: that is `Refused`.
+
+    It may also have `policy` (of the buffer, where the user says none; else "block"), `announces` (True: every scan begins with
+    a Start, a frame outside one is refused), and `skip(positions)` (these were recorded before a restart).
+    """
 
     def receive(self, timeout_s: float, most: int = 256) -> Sequence[Message]:
         """The messages that are there, at most `most`; waits for the first one up to the timeout; empty where none came."""

@@ -60,7 +60,7 @@ def framed(blob: bytes, algorithm: str, size: int) -> bytes:
 
 
 def _check_blocks(blob: bytes, algorithm: str, size: int, block: int, element: int) -> None:
-    """Raise ValueError where the lengths of the blocks do not add up to that of the bytes: filters would read on behind them."""
+    """Raise ValueError where the lengths of the blocks do not add up to that of the bytes: a filter would read on behind them."""
     if algorithm == "bslz4":
         block = block or max(BLOCK // element // 8, 1) * 8 * element
         raw = size % (8 * element)  # pixels that fill no byte of bits are kept as they are

@@ -3,8 +3,9 @@
 The file is opened anew each time it is looked at, read as far as its frames go, and closed, so that a writer which needs it
 for itself gets it. A stack may have grown before the counts of its last frame are written: a frame is read when it has been
 there for a moment. A file that is not there yet, locked or half written is tried again. What its layout is, the readers of
-finished scans know. A plain stack that grows does not say how large it will be: its grid comes from the user (`--grid`,
-`--plan`).
+finished scans know. In a file that was made at its full size, frames count as they are written; one that is passed over, or
+whose chunk holds several frames and only some are written yet, cannot be waited for. A plain stack that grows does not say
+how large it will be: its grid comes from the user (`--grid`, `--plan`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +39,7 @@ PARAMETERS = {
 PACKAGES: tuple[str, ...] = ()
 POLL_S = 0.02
 STILL_S = 0.1
+WINDOW = 4096  # frames of a file made at its full size among which the next ones are looked for
 
 
 class Growing:
@@ -97,22 +100,30 @@ class Growing:
     def _new(self, scan: Scan, most: int) -> list[Message]:
         """Frames that came since the last look."""
         assert scan.frames is not None
-        stop = min(self._settled(min(scan.frames.shape[0], len(scan.order))), self._read + most)
-        if stop <= self._read:
-            return []
         rows, columns = (slice(0, n) for n in scan.frames.shape[1:])
         try:
+            stop = min(self._settled(self._present(scan.frames, min(scan.frames.shape[0], len(scan.order)))), self._read + most)
+            if stop <= self._read:
+                return []
             frames = scan.frames.read(slice(self._read, stop), rows, columns)
+            there = _written(scan.frames, self._read, stop)
         except (InputError, OSError, RuntimeError, ValueError):
             return []
         now, found = time.time(), []
-        for number, data in zip(range(self._read, stop), frames, strict=True):
+        for number, data in zip(self._read + np.flatnonzero(there), frames[there], strict=True):
             position = int(scan.order[number]) if self._knows_grid else None
             if (number if position is None else position) not in self._known:
                 monitor = math.nan if scan.monitor is None else float(scan.monitor[number])
-                found.append(Frame(number, data, position, monitor, received=now))
+                found.append(Frame(int(number), data, position, monitor, received=now))
         self._read = stop
         return list(found)
+
+    def _present(self, frames: Any, count: int) -> int:
+        """How many frames there are up to the last one that was written, of a file with room for `count`."""
+        if count <= self._read or _written(frames, count - 1, count)[0]:
+            return count
+        there = np.flatnonzero(_written(frames, self._read, min(count, self._read + WINDOW)))
+        return self._read + int(there[-1]) + 1 if len(there) else self._read
 
     def _settled(self, count: int) -> int:
         """How many frames have been there for long enough, where there are so many now."""
@@ -123,6 +134,12 @@ class Growing:
         if self._seen[0][0] <= now - self._still:
             settled = self._seen[0][1]
         return settled
+
+
+def _written(frames: Any, start: int, stop: int) -> np.ndarray:
+    """Booleans: whether frames `start` to `stop` are in the file, as far as their reader can tell."""
+    known: np.ndarray = frames.written(start, stop) if hasattr(frames, "written") else np.ones(stop - start, bool)
+    return known
 
 
 class GrowingWriter:

@@ -198,12 +198,16 @@ class PvaSender:
         data = np.ascontiguousarray(frame.data)
         sizes = [{"size": n, "offset": 0, "fullSize": n, "binning": 1, "reverse": False} for n in (columns, rows)]
         value = {"value": (UNION[data.dtype.str[1:]], data.ravel()), **self._compressed(data)}
-        self._frames.post(self._type({**value, "uniqueId": self._id, "attribute": attributes, "dimension": sizes}))
+        self.post({**value, "uniqueId": self._id, "attribute": attributes, "dimension": sizes})
+
+    def post(self, fields: dict[str, Any]) -> None:
+        """Post the fields of an NTNDArray."""
+        self._frames.post(self._type(fields))
 
     def _compressed(self, data: np.ndarray) -> dict[str, Any]:
         """What a codec plugin makes of the pixels: no framing, and their type in the parameters."""
         if self._codec == "none":
-            return {}
+            return {"codec": {"name": ""}}  # said each time: what is left out keeps the value that it had
         blob = compressed(data, self._codec)[12 if self._codec == "bslz4" else 16 :]
         scalar = next(number for number, word in SCALARS.items() if word == data.dtype.str[1:])
         codec = {"name": self._codec, "parameters": scalar}

@@ -52,6 +52,8 @@ TYPED = {
 class Stream2Receiver:
     """The receiving end."""
 
+    announces = True  # images that are left over from an earlier series begin none
+
     def __init__(self, url: Url) -> None:
         self._socket = Pull(url, LARGEST_FRAME)
         self._channel = url.parameters.get("channel")
