@@ -65,8 +65,8 @@ def test_two_terminals_a_detector_and_a_watch(program, scan, offline, output):
 def test_nothing_received_is_lost_when_a_part_is_killed(program, scan, offline, output, part):
     url = f"zmq+json://127.0.0.1:{free_port()}"
     watching = program("watch", url, "-o", output, "--no-dashboard", "--json", output=output)
-    program("play", scan, url, "--rate", "200", "--quiet")
-    watching.until(lambda: watching.mapped() > 100)
+    program("play", scan, url, "--rate", "100", "--quiet")
+    watching.until(lambda: (watching.run.reported("receiver").get("counts") or {}).get("received", 0) > 50)
     watching.kill(part)
     said = watching.document()
     ledger = load_ledger(output)
@@ -209,3 +209,17 @@ def test_from_python_it_is_one_call(scan, offline, output):
     (said,) = braggscope.watch(f"replay:{scan}", output)
     assert (said["received"], said["lost"], said["output"], said["end"]) == (600, 0, str(output), "complete")
     assert_offline(output, offline)
+
+
+def test_a_page_that_is_open_does_not_keep_the_server_alive(program, offline, tmp_path):
+    from websockets.sync.client import connect
+
+    braggscope.save(offline, tmp_path / "m.h5")
+    port = free_port()
+    viewing = program("view", tmp_path / "m.h5", "--port", str(port), "--no-browser")
+    assert viewing.process.stdout.readline() == f"the page is at http://127.0.0.1:{port}/ (Ctrl-C ends)\n"
+    with connect(f"ws://127.0.0.1:{port}/api/v1/updates") as page:
+        assert page.recv(10)
+        os.kill(viewing.process.pid, signal.SIGINT)
+        code, _, err = viewing.end(20)
+    assert (code, err) == (0, "")

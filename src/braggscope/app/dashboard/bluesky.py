@@ -116,9 +116,15 @@ def _descriptor(start: str, units: dict[str, str], motors: dict[str, str]) -> di
         for name, unit in {**units, **motors}.items()
     }
     return {
-        "uid": str(uuid.uuid4()), "time": time.time(), "run_start": start, "name": "primary", "data_keys": keys, "configuration": {},
-        "hints": {"braggscope": {"fields": list(units)}}, "object_keys": {"braggscope": list(keys)},
-    }  # fmt: skip
+        "uid": str(uuid.uuid4()),
+        "time": time.time(),
+        "run_start": start,
+        "name": "primary",
+        "data_keys": keys,
+        "configuration": {},
+        "hints": {"braggscope": {"fields": list(units)}},
+        "object_keys": {"braggscope": list(keys)},
+    }
 
 
 def _page(

@@ -54,7 +54,12 @@ def serve(
     listener = listening(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
-    quiet = {"log_level": "warning", "access_log": False, "lifespan": "off"}
+    quiet: dict[str, Any] = {
+        "log_level": "critical",
+        "access_log": False,
+        "lifespan": "off",
+        "timeout_graceful_shutdown": 1,
+    }  # pages stay connected
     config = uvicorn.Config(
         application(provider, token), ws="websockets-sansio", ws_max_size=65536, timeout_keep_alive=30, **quiet
     )

@@ -103,12 +103,19 @@ class ScanMapper:
     def _first_model(self) -> Model | None:
         """The newest model of the run; waits for the first one where the method has none and is being trained."""
         if self.asked.train and self.asked.model is None:
-            self._wait(lambda: current_model(self.run) is not None)
+            self._wait(lambda: current_model(self.run) is not None or self._untrained())
+            if current_model(self.run) is None:
+                raise BraggscopeError(f"the run ended before a model was trained; {self.run.path} holds its frames")
         found = current_model(self.run)
         if found is None:
             return None
         self.version = found[0]
         return found[1]
+
+    def _untrained(self) -> bool:
+        """Whether there will be no model any more."""
+        over = self.run.reported("trainer").get("state") in ("ended", "failed")
+        return over and current_model(self.run) is None
 
     def _method_of(self, model: Model) -> Learned:
         """The method with another model, after it has mapped a frame: the first one is slow."""
@@ -362,6 +369,7 @@ def follow(run_folder: RunFolder) -> None:
 
 def _warm(asked: Asked) -> None:
     """Let the method map a dark frame, so that what it compiles and loads is there when the first frame comes."""
+    xr.Dataset(coords={"x": ("x", np.zeros(1))})  # xarray looks for other array libraries at its first array: a second
     if asked.modality is None or asked.model is not None:
         return
     kind = modality(asked.modality)

@@ -25,7 +25,7 @@ from braggscope.live.run_folder import RunFolder, ScanFolder
 from ..learning import failure, with_history
 from ..provenance import training_provenance
 from .asked import Asked
-from .models import current_model, publish
+from .models import current_model, current_version, publish
 
 LEAST_FRAMES = 64  # before the first round
 GROWTH = 1.2  # frames since the last round, as a factor, before the next one begins
@@ -41,11 +41,13 @@ def follow(run: RunFolder) -> int:
     set_workers(1)
     published = rounds = 0
     frames = 0.0
-    while not _over(run):
+    while not (run.control.get("stop") or (_ended(run) and (rounds or current_version(run) or not _any(run)))):
         folder = _scan(run)
         scan = None if folder is None else _frames(folder, asked)
         count = 0 if scan is None else len(scan.order)
-        if scan is None or count < max(LEAST_FRAMES, GROWTH * frames) or (asked.rounds and rounds >= asked.rounds):
+        first = _ended(run) and not rounds  # the scan was over before there was a model: one round with what came
+        enough = first or count >= max(LEAST_FRAMES, GROWTH * frames)
+        if scan is None or not enough or (asked.rounds and rounds >= asked.rounds):
             run.report("trainer", state="waiting", rounds=rounds, frames=count)
             time.sleep(LOOK_S)
             continue
@@ -110,9 +112,15 @@ def _scan(run: RunFolder) -> ScanFolder | None:
     return scans[-1] if scans else None
 
 
-def _over(run: RunFolder) -> bool:
-    """Whether the receiver has ended, or the run was stopped."""
-    return run.reported("receiver").get("state") in ("ended", "failed") or bool(run.control.get("stop"))
+def _ended(run: RunFolder) -> bool:
+    """Whether no more frames come."""
+    return run.reported("receiver").get("state") in ("ended", "failed")
+
+
+def _any(run: RunFolder) -> bool:
+    """Whether any frame came."""
+    folder = _scan(run)
+    return folder is not None and (folder.path / "index.bin").exists() and len(folder.frames) > 0
 
 
 def main(path: str) -> int:

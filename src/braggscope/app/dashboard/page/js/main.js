@@ -116,6 +116,7 @@ function paint(key, name) {
   const log = $("scale").value === "log" && key === "a" && name !== "flag" && !isLabel(name);
   const look = name === "flag" ? flags(values, state.status.flag) : isLabel(name) ? labels(values) : ranged(values, () => true, choice(key, name, log));
   if (look.legend || key === "b") legend(key === "b" ? look.legend ?? [] : []);
+  maps[key].bar.visible = !look.legend && !isLabel(name);
   maps[key].draw(look.shown, look.low, look.high, look.colours, log);
 }
 

@@ -58,7 +58,7 @@ async function showFrame(state, position, current) {
   const frame = frames ? await tried(`frames/${position}`, state.query) : none;
   if (!current()) return;
   $("head-frames").textContent = `Frame at position ${position}`;
-  const top = frame.found ? Math.max(1e-9, percentile(sample(frame.found.values), 0.999)) : 1;
+  const top = frame.found ? Math.max(1e-9, percentile(sample(frame.found.values, undefined, 300000), state.status.spot_model ? 0.9997 : 0.999)) : 1;
   await draw("frame", frame.found, 0, top, "Viridis256");
   window.braggscope.frame = frame.found ? { position, shape: frame.found.shape, values: Array.from(frame.found.values) } : { position, why: frame.why };
   const model = modelled && frame.found ? await tried(`model/${position}`, state.query) : {};

@@ -16,9 +16,9 @@ export function percentile(sorted, share) {
   return sorted.length ? sorted[Math.min(sorted.length - 1, Math.max(0, Math.round(share * (sorted.length - 1))))] : NaN;
 }
 
-// Finite values of at most 20000 places spread evenly, sorted.
-export function sample(values, used = () => true) {
-  const step = Math.max(1, Math.floor(values.length / 20000)), found = [];
+// Finite values of about `most` places spread evenly, sorted.
+export function sample(values, used = () => true, most = 20000) {
+  const step = Math.max(1, Math.floor(values.length / most)), found = [];
   for (let i = 0; i < values.length; i += step) if (Number.isFinite(values[i]) && used(i)) found.push(values[i]);
   return Float64Array.from(found).sort();
 }
