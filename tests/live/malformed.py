@@ -63,9 +63,9 @@ def bad_stream2(random):
     return cbor2.dumps({**said, "data": {"threshold_1": tags}})
 
 
-def image(compressed=True, blob=None, algorithm="bslz4", number=3, series=1):
+def image(compressed=True, blob=None, algorithm="bslz4", number=3, series=1, data=GOOD.data):
     """An image message, good unless its compressed bytes are not; marked as CBOR like those of a detector."""
-    content = GOOD.data.tobytes()
+    content = data.tobytes()
     if compressed:
         content = cbor2.CBORTag(56500, [algorithm, 2, BLOBS[algorithm] if blob is None else blob])
     array = cbor2.CBORTag(40, [[6, 8], cbor2.CBORTag(69, content)])
@@ -98,7 +98,7 @@ def bad_array(random):
     data = GOOD.data.ravel()
     way = int(random.integers(6))
     sides = [8, 6]
-    found = {"value": ("ushortValue", data), "uniqueId": 1}
+    found = {"value": ("ushortValue", data), "uniqueId": 1, "codec": {"name": ""}}
     if way == 0:
         sides = random.integers(-5, 2**31 - 1, int(random.integers(1, 5))).tolist()
     elif way == 1:
