@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -16,6 +17,7 @@ from braggscope.core.errors import InputError
 from braggscope.live.playing import Frames, Schedule, play
 from braggscope.live.transports import folder as folder_module
 from braggscope.live.transports import pva, receiver, sender, source_url, transports
+from braggscope.live.transports._compressed import compressed, decompressed
 
 from .conftest import assert_right, free_port
 
@@ -68,12 +70,18 @@ def test_stream2_decodes_what_the_detector_compresses(compression, scan, recorde
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
 def test_stream2_frames_are_bit_for_bit_those_sent(dtype):
-    from braggscope.live.transports._compressed import compressed, decompressed
-
     frame = np.random.default_rng(1).integers(0, 200, (37, 41)).astype(dtype)
     for algorithm in ("bslz4", "lz4"):
         blob = compressed(frame, algorithm)
         assert np.array_equal(decompressed(blob, algorithm, frame.itemsize, frame.shape, frame.dtype), frame)
+
+
+def test_threads_that_decode_at_once_get_their_own_frames():
+    frames = [np.full((37, 41), n, np.uint16) for n in range(8)]
+    blobs = [compressed(frame, "bslz4") for frame in frames]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda n: decompressed(blobs[n], "bslz4", 2, (37, 41), np.dtype("<u2"))[0, 0], [*range(8)] * 200)
+    assert list(found) == [*range(8)] * 200
 
 
 def test_a_file_that_a_writer_opens_and_closes_is_followed(scan, recorded, tmp_path):

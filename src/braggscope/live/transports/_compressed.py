@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 ALGORITHMS = ("bslz4", "lz4")
 LARGEST_RATIO = 100_000  # of a compressed frame; an empty frame of 16 million pixels is below it
+_ONE = threading.Lock()  # a chunk is written and read by one thread before the next one does
 BLOCK = 8192  # bytes of a block of bitshuffle, where nobody says otherwise
 
 
@@ -34,22 +36,24 @@ def decompressed(blob: bytes, algorithm: str, element: int, shape: tuple[int, in
     if stated != size or block > max(size, BLOCK) or (algorithm == "bslz4" and element != dtype.itemsize):
         raise ValueError(f"the compressed frame says {stated} bytes, {shape} {dtype} has {size}")
     _check_blocks(blob, algorithm, size, block, dtype.itemsize)
-    chunk = _chunk(shape, dtype.str, algorithm)
     frame = np.empty(shape, dtype)
-    chunk.id.write_direct_chunk((0, 0), blob)
-    try:
-        chunk.id.read(h5py.h5s.ALL, h5py.h5s.ALL, frame)  # a third of the time of chunk[()], which selects first
-    except OSError:
-        raise ValueError(f"the compressed frame of {len(blob)} bytes cannot be decoded by {algorithm}") from None
+    with _ONE:
+        chunk = _chunk(shape, dtype.str, algorithm)
+        chunk.id.write_direct_chunk((0, 0), blob)
+        try:
+            chunk.id.read(h5py.h5s.ALL, h5py.h5s.ALL, frame)  # a third of the time of chunk[()], which selects first
+        except OSError:
+            raise ValueError(f"the compressed frame of {len(blob)} bytes cannot be decoded by {algorithm}") from None
     return frame
 
 
 def compressed(frame: np.ndarray, algorithm: str) -> bytes:
     """A frame compressed as a detector does."""
-    chunk = _chunk(frame.shape, frame.dtype.str, f"{algorithm} out")
-    chunk[...] = frame
-    chunk.file.flush()
-    blob: bytes = chunk.id.read_direct_chunk((0, 0))[1]
+    with _ONE:
+        chunk = _chunk(frame.shape, frame.dtype.str, f"{algorithm} out")
+        chunk[...] = frame
+        chunk.file.flush()
+        blob: bytes = chunk.id.read_direct_chunk((0, 0))[1]
     return blob
 
 
