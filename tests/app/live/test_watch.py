@@ -182,6 +182,27 @@ def test_a_geometry_that_nobody_states_is_said_when_the_first_frame_comes(progra
         "watch", f"replay:{tmp_path / 'frames.npy'}", "-o", output, "--modality", "nanobeam", "--no-dashboard"
     ).end()
     assert code == 2 and "does not say the nanobeam geometry" in err
+    assert not output.exists() and not output.with_name("m.h5.live").exists()
+
+
+def test_frames_that_came_before_an_error_are_kept_and_said(program, scan, output):
+    url = f"zmq+json://127.0.0.1:{free_port()}"
+    watching = program("watch", url, "-o", output, "--roi", "0:900,0:5", "--no-dashboard", output=output)
+    program("play", scan, url, "--quiet")
+    code, _, err = watching.end()
+    assert code == 2 and "roi must lie inside the frame of 64 rows x 64 columns" in err and "frames that came" in err
+    assert (output.parent / "m.h5.live" / "scan_0001" / "frames.bin").stat().st_size > 0
+    assert not output.exists()
+
+
+def test_an_interruption_before_any_scan_leaves_nothing(program, output, tmp_path):
+    (tmp_path / "empty").mkdir()
+    watching = program("watch", f"dir:{tmp_path / 'empty'}", "--grid", "4", "5", "-o", output, "--no-dashboard", output=output)
+    watching.until(lambda: bool(watching.run.reported("receiver")))
+    os.kill(watching.process.pid, signal.SIGINT)
+    code, _, err = watching.end()
+    assert code == 1 and "interrupted before any scan began; there is no map" in err
+    assert not output.exists() and not output.with_name("m.h5.live").exists()
 
 
 @pytest.mark.parametrize(

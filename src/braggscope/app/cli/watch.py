@@ -58,7 +58,9 @@ Policy = Annotated[
     str | None,
     typer.Option("--buffer", help="When the disk is too slow: block (hold the sender), spill (to a file) or drop-oldest."),
 ]
-Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds without a frame after which the scan is over.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", help="Seconds without a frame after which a scan that has begun is over.")
+]
 Dashboard = Annotated[bool, typer.Option("--dashboard/--no-dashboard", help="Serve the page; it stays until Ctrl-C.")]
 Host = Annotated[str, typer.Option("--host", help="Address of the page; another than loopback needs a token.")]
 Port = Annotated[int, typer.Option("--port", help="Port of the page; by default 8200 or the next that is free.")]
@@ -155,6 +157,8 @@ def watch(
             typer.echo(text(one))
     if as_json:
         tell("", document(found), as_json=True)
+    if not found:
+        raise BraggscopeError("interrupted before any scan began; there is no map")
     if any(str(one.get("end")).startswith("stopped") for one in found):
         raise BraggscopeError(f"interrupted; {found[-1]['output']} holds the map of the frames that came")
 

@@ -130,7 +130,8 @@ def watched(
     show: Called ten times a second.
     linger: Whether to go on when the scans are over, for those who look at the page.
 
-    Raises InputError for what can be known beforehand, BraggscopeError where a part fails for good; the run folder stays then.
+    Raises InputError for what can be known beforehand, or when the first frames come; BraggscopeError where a part fails for
+    good. Frames that were recorded stay then, but for those of a replay, which are in its file.
     """
     run = prepared(asked, overwrite=overwrite, resume=resume)
     watch = Watch(run, ("mapper", "receiver", *parts), environment)
@@ -149,6 +150,9 @@ def watched(
                 yield from _new(run, told)
                 time.sleep(LOOK_S)
             yield from _new(run, told)
+        except InputError as error:
+            watch.end()
+            raise _what_is_left(error, run, asked) from None
         finally:
             interruption.held = False
             watch.end()
@@ -161,6 +165,15 @@ def watched(
         )
     if not keep_frames:
         shutil.rmtree(run.path)
+
+
+def _what_is_left(error: InputError, run: RunFolder, asked: Asked) -> InputError:
+    """The error, saying where frames are that came in vain; an empty run, or a replay, leaves nothing."""
+    kept = sum(len(one.frames) for one in run.scans() if one.started and one.started.frame_shape)
+    if not kept or asked.source.startswith("replay:"):
+        shutil.rmtree(run.path)
+        return error
+    return InputError(f"{error}; {run.path} holds the {kept} frames that came (`braggscope map` takes its scan folders)")
 
 
 def _new(run: RunFolder, told: set[int]) -> Iterator[dict[str, Any]]:
