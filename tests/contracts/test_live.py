@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from braggscope.app.live.asked import Asked
-from braggscope.app.live.mapping import ScanMapper, _one
+from braggscope.app.live.scan_mapping import ScanMapper, map_scan
 from braggscope.core.learned import Learned
 from braggscope.core.maps import load, load_ledger
 from braggscope.core.model import save_model
@@ -54,7 +54,7 @@ def test_the_live_map_is_the_offline_map(modality, method, tmp_path):
         model, options = str(tmp_path / "model.safetensors"), {}
         save_model(ready.model, tmp_path / "model.safetensors")
     asked = Asked("replay:x", str(tmp_path / "m.h5"), method=None if model else method, model=model, options=options)
-    _one(ScanMapper(folder, scan, asked))
+    map_scan(ScanMapper(folder, scan, asked))
     offline_source, _, estimator = asked.parts(recorded_scan(scan), ready.model if model else None)
     *_, last = run(offline_source, estimator.prepare(offline_source))
     live, offline = load(tmp_path / "m.h5"), estimator_map(estimator, offline_source, last)

@@ -16,7 +16,7 @@ from braggscope.app.dashboard.live_run import LiveRun
 from braggscope.app.dashboard.running import listening
 from braggscope.app.dashboard.server import application
 from braggscope.app.live.asked import Asked
-from braggscope.app.live.mapping import ScanMapper
+from braggscope.app.live.scan_mapping import ScanMapper
 from braggscope.core.source import open_scan
 from braggscope.live.frame_log import FrameWriter
 from braggscope.live.playing import Frames, start_of

@@ -9,8 +9,8 @@ import pytest
 
 import braggscope
 from braggscope.app.live.asked import Asked
-from braggscope.app.live.mapping import ScanMapper
 from braggscope.app.live.models import current_model, current_version, history, publish
+from braggscope.app.live.scan_mapping import ScanMapper
 from braggscope.app.live.training import one_round
 from braggscope.core.errors import InputError
 from braggscope.core.source import open_scan
