@@ -32,23 +32,20 @@ from braggscope.live.messages import End, Frame, Start
 from braggscope.live.playing import Frames, due, start_of
 from braggscope.live.run_folder import RunFolder, folder_of
 from braggscope.live.transports import sender, source_url
+from shared import row
 
 BASE = (40, 50)
 COLUMNS = 1000
 PORT = 19_731
 
 
-def row(what: str, target: object, measured: object) -> None:
-    print(f"{what} | {target} | {measured}", flush=True)
-
-
-def send(url: str, scan: Path, count: int, rate: float) -> None:
-    """The detector: `count` frames over a raster of COLUMNS columns."""
+def send(url: str, scan: Path, count: int, rate: float, columns: int) -> None:
+    """The detector: `count` frames over a raster."""
     base, end = open_scan(scan), sender(source_url(url))
     frames, known = Frames(base), start_of(base)
     data = [frames[n].data for n in range(len(base.order))]
-    rows = math.ceil(count / COLUMNS)
-    axes = (Axis("y", 0.05 * np.arange(rows), "um"), Axis("x", 0.05 * np.arange(COLUMNS), "um"))
+    rows = math.ceil(count / columns)
+    axes = (Axis("y", 0.05 * np.arange(rows), "um"), Axis("x", 0.05 * np.arange(columns), "um"))
     end.start(Start("benchmark", axes, known.frame_shape, known.dtype, count, None, known.modality, known.geometry))
     for group in due(np.arange(count), rate):
         for n in group:
@@ -79,7 +76,7 @@ def watched(
     run = RunFolder(folder_of(out))
     while not run.reported("receiver"):
         time.sleep(0.05)
-    detector = subprocess.Popen([sys.executable, __file__, "--send", url, str(scan), str(count), str(rate)])
+    detector = subprocess.Popen([sys.executable, __file__, "--send", url, str(scan), str(count), str(rate), str(COLUMNS)])
     beside = threading.Thread(target=during, args=(run,), daemon=True)
     beside.start()
     said = json.loads(watching.communicate()[0])
@@ -165,15 +162,15 @@ def trained(scan: Path, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--send", nargs=4)
+    parser.add_argument("--send", nargs=5)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--rate", type=float, default=1000.0)
     parser.add_argument("--only", default="zmq,pva,highest,encoder,swap,training")
     parser.add_argument("--model", type=Path)
     arguments = parser.parse_args()
     if arguments.send:
-        url, scan, count, rate = arguments.send
-        send(url, Path(scan), int(count), float(rate))
+        url, scan, count, rate, columns = arguments.send
+        send(url, Path(scan), int(count), float(rate), int(columns))
         return
     only = set(arguments.only.split(","))
     with tempfile.TemporaryDirectory() as name:

@@ -1,7 +1,7 @@
 """The main job on the bundled data, with the commands that a user would type.
 
-Maps two real dark-field scans, simulates and maps a nanobeam scan, calibrates and maps two real nanobeam frames, and writes one
-report with pictures of them all. Run by `make demo`.
+Maps two real dark-field scans, simulates and maps a nanobeam scan, at rest and live, calibrates and maps two real nanobeam frames,
+takes apart the Laue patterns of grains smaller than the beam, and writes one report with pictures of them all. Run by `make demo`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,25 @@ def steps(out: Path) -> list[tuple[str, str]]:
         ),
         ("Strain and tilts of the film by maximum likelihood", f"map {out}/film_scan.h5 --method likelihood -o {out}/film.h5"),
         (
+            "The same scan live: frames come 1000 a second, some out of order, some never",
+            f"watch 'replay:{out}/film_scan.h5?rate=1000&lose=0.02&shuffle=0.1&seed=1' -o {out}/live.h5 --no-dashboard",
+        ),
+        (
             "Two real frames of a SrIrO3 film: first the optics, from the frames themselves",
             f"calibrate {frames} --geometry {FILM} -o {out}/sriro3.toml",
         ),
         ("Then their strain and tilts", f"map {frames} --geometry {out}/sriro3.toml -o {out}/sriro3.h5"),
         (
+            "Laue patterns of a gold film whose grains are smaller than the beam, simulated",
+            f"laue simulate --phantom film --shape 20 20 --frame-shape 244 204 --option size=0.5 --option step=0.1 --seed 1 "
+            f"-o {out}/gold_scan.h5",
+        ),
+        ("Its grains, from the light that each has at every position", f"map {out}/gold_scan.h5 --method unmixing -o {out}/gold.h5"),
+        (
             "One page with all of it",
-            f"report {out}/mosaicity.h5 {out}/rocking.h5 {out}/film.h5 {out}/sriro3.h5 "
-            f"--scan {mosaic} --scan {rocking} --scan {out}/film_scan.h5 --scan {frames} -o {out}/report.html",
+            f"report {out}/mosaicity.h5 {out}/rocking.h5 {out}/film.h5 {out}/live.h5 {out}/sriro3.h5 {out}/gold.h5 "
+            f"--scan {mosaic} --scan {rocking} --scan {out}/film_scan.h5 --scan {frames} --scan {out}/gold_scan.h5 "
+            f"-o {out}/report.html",
         ),
     ]
 

@@ -52,6 +52,8 @@ class Modality:
     tables: The `Tables` that its analyses take beside scans and maps; empty where it has none.
     frame_model: Function (values at a map point, geometry, frame shape) -> expected counts (row, column) or None, for the page.
     spot_model: The same -> list of spots: row, column, hkl, energy_kev.
+    curve_model: Function (values at a pixel, positions along each scan axis, options of the method) -> expected counts over the
+        scan, or None, for the page.
     misfit_hint: What a user may do where a calibrated method's model does not explain the frames, for `map` to say.
     example_geometry: Function () -> Geometry of a published or real experiment, for tests and tutorials.
     example_forward: Function () -> (Forward, params): a small forward model in float64 and values to try it at.
@@ -72,6 +74,7 @@ class Modality:
     tables: str = ""
     frame_model: str = ""
     spot_model: str = ""
+    curve_model: str = ""
     misfit_hint: str = ""
     example_geometry: str = ""
     example_forward: str = ""

@@ -47,6 +47,8 @@ def test_the_curve_of_a_detector_pixel_is_that_of_the_scan(finished, made):
     curve = httpx.get(f"{api}/curves/7/11").json()
     assert curve["counts"] == [float(scan.frame(i)[7, 11]) for i in range(15)]
     assert list(curve["motors"]) == [axis.name for axis in scan.axes]
+    total = float(braggscope.load(made["dfxm"][1])["total"].values[7, 11])
+    assert sum(curve["model"]) - 15 * min(curve["model"]) == pytest.approx(total, rel=0.1)
     assert httpx.get(f"{api}/curves/99/0").status_code == 422
     assert httpx.get(f"{api}/frames/3").status_code == 404
 
@@ -98,6 +100,41 @@ def test_control_is_checked_and_written(growing, served):
     assert wrong.status_code == 422 and "control region must be" in wrong.json()["detail"]
     assert growing.run.control == {"paused": True}
     assert httpx.post(f"{api}/scans/end").json()["end_scan"] == 1
+
+
+def test_points_beyond_a_threshold_are_listed(growing, served):
+    api = f"{served(growing.provider).url}/api/v1"
+    assert httpx.get(f"{api}/beyond").json() == {}
+    growing.grow(60)
+    strain = floats(httpx.get(f"{api}/map/strain")).ravel()
+    limit = float(np.nanmedian(strain))
+    httpx.post(f"{api}/control", json={"thresholds": {"strain": [None, limit], "nothing": [0, 1]}})
+    found = httpx.get(f"{api}/beyond").json()
+    assert list(found) == ["strain"] and found["strain"]["limits"] == [None, limit]
+    assert found["strain"]["positions"] == np.flatnonzero(strain > limit).tolist() and found["strain"]["count"] == 30
+
+
+@pytest.mark.parametrize("name", ["nanobeam", "dfxm", "laue"])
+def test_every_view_of_the_map_is_a_picture_or_says_why_not(finished, name):
+    api = f"{finished(name).url}/api/v1"
+    listed = httpx.get(f"{api}/pictures").json()
+    assert "overview" in [one["name"] for one in listed] and all(one["caption"] for one in listed)
+    drawn = 0
+    for one in listed:
+        answer = httpx.get(f"{api}/pictures/{one['name']}", timeout=60)
+        if answer.status_code == 200:
+            assert answer.headers["content-type"] == "image/png" and answer.content.startswith(b"\x89PNG")
+            drawn += 1
+        else:
+            assert answer.status_code == 404 and "cannot be drawn of this map" in answer.json()["detail"]
+    assert drawn >= 1
+    assert "view 'nothing'; there are" in httpx.get(f"{api}/pictures/nothing").json()["detail"]
+
+
+def test_pictures_wait_for_the_map_file(growing, served):
+    api = f"{served(growing.provider).url}/api/v1"
+    growing.grow(5)
+    assert "when the scan is over" in httpx.get(f"{api}/pictures").json()["detail"]
 
 
 def test_a_finished_map_takes_no_control(finished):
@@ -166,6 +203,8 @@ def test_whatever_is_asked_the_answer_is_a_sentence_and_never_a_failure(finished
         "openapi.json",
         "training",
         "spots",
+        "beyond",
+        "pictures",
     ]
     with httpx.Client(base_url=f"{server.url}/api/v1/", timeout=60) as client:
         for _ in range(40):

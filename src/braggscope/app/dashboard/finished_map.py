@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from braggscope.core import maps
 from braggscope.core.errors import InputError
+from braggscope.core.scan import Scan
 
 from ..reopening import reopen
 from .frames import curve
@@ -26,7 +28,7 @@ class FinishedMap:
         """Read the map. Raises InputError where it is none, or the scan is not that of the map."""
         self.path = Path(path)
         dataset = maps.load(self.path)
-        self._shown = Shown.of(dataset, count=1)
+        self._dataset, self._shown = dataset, Shown.of(dataset, count=1)
         self._ledger = maps.load_ledger(self.path)
         self._scan = None if scan is None else reopen(dataset, scan)
         self._lock = threading.Lock()  # one HDF5 read at a time
@@ -102,6 +104,10 @@ class FinishedMap:
             "reason": np.asarray(self._ledger["reason"]).ravel(),
             "reasons": self._ledger["reasons"],
         }
+
+    def drawn(self, scan: int | None = None) -> tuple[xr.Dataset, Scan | None]:
+        """See `provider.Provider`."""
+        return self._dataset, self._scan
 
     def training(self) -> list[dict[str, Any]]:
         """See `provider.Provider`."""

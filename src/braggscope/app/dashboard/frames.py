@@ -1,4 +1,4 @@
-"""Frames and what the model expects of them, at a point of a map."""
+"""Frames and curves, and what the model expects of them, at a point of a map."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ def spots(attributes: Mapping[str, Any], values: Mapping[str, float], frame_shap
     geometry = kind.geometry_class().from_mapping(json.loads(str(attributes["geometry"])))
     found: list[dict[str, Any]] = kind.load(kind.spot_model)(values, geometry, frame_shape)
     return found
+
+
+def modelled_curve(
+    attributes: Mapping[str, Any], values: Mapping[str, float], motors: Mapping[str, Mapping[str, Any]]
+) -> list[float] | None:
+    """Expected counts of a pixel over the scan, in the order of the grid; None where nothing is known of them.
+
+    motors: "values" along each scan axis, by name.
+    """
+    kind = modality(str(attributes["modality"]))
+    if not kind.curve_model:
+        return None
+    axes = {name: np.asarray(one["values"], float) for name, one in motors.items()}
+    found = kind.load(kind.curve_model)(values, axes, json.loads(str(attributes["options"])))
+    return None if found is None else [float(v) for v in np.ravel(found)]
 
 
 def curve(scan: Scan, row: int, column: int) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from braggscope.core import maps
 from braggscope.core.errors import InputError
+from braggscope.core.scan import Scan
 from braggscope.live.control import ask
 from braggscope.live.ledger import LATE, LOST, RECEIVED, WORDS
 from braggscope.live.recorded import Follower
@@ -292,6 +294,15 @@ class LiveRun:
                 "reason": found.reason,
                 "reasons": found.reasons,
             }
+
+    def drawn(self, scan: int | None = None) -> tuple[xr.Dataset, Scan | None]:
+        """See `provider.Provider`."""
+        with self._lock:
+            one = self._scan(scan)
+            one.refresh()
+            if one.final is None:
+                raise Missing("pictures are drawn of the map file, when the scan is over")
+            return one.final.drawn()
 
     def training(self) -> list[dict[str, Any]]:
         """See `provider.Provider`."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import xarray as xr
 
 from .shown import Shown
+
+if TYPE_CHECKING:
+    from braggscope.core.scan import Scan
 
 
 class Missing(LookupError):
@@ -38,6 +42,9 @@ class Provider(Protocol):
 
     def ledger(self, scan: int | None = None) -> dict[str, Any]:
         """Counts, and "status" of each position as an array, with its "words"."""
+
+    def drawn(self, scan: int | None = None) -> tuple[xr.Dataset, Scan | None]:
+        """The map file's contents for the modality's views, and the scan where it is there."""
 
     def training(self) -> list[dict[str, Any]]:
         """A document for each version of the model."""

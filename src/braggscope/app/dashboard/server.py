@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,8 @@ from starlette.concurrency import run_in_threadpool
 from braggscope.core.errors import InputError
 from braggscope.core.modality import modalities
 
-from .frames import modelled, spots
+from .frames import modelled, modelled_curve, spots
+from .pictures import captions, picture
 from .provider import Missing, Provider
 from .security import Guard
 from .shown import Shown, listed
@@ -28,6 +30,7 @@ from .shown import Shown, listed
 HERE = Path(__file__).parent
 PAGE = HERE / "page"
 PUSH_S = 0.25
+MOST_LISTED = 2000  # positions beyond a threshold
 BINARY: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {}}, "description": "little-endian float32, C order; X-Shape, X-Count"}
 }
@@ -184,8 +187,35 @@ def predicted(request: Request, position: int, scan: ScanNumber = None) -> list[
 
 @reading.get("/curves/{row}/{column}")
 def rocking(request: Request, row: int, column: int, scan: ScanNumber = None) -> dict[str, Any]:
-    """The counts of a detector pixel over the scan (dfxm)."""
-    return _provider(request).curve(row, column, scan)
+    """The counts of a detector pixel over the scan and, where the map is over pixels, those that its values stand for (dfxm)."""
+    provider = _provider(request)
+    found = provider.curve(row, column, scan)
+    try:
+        shown = provider.shown(scan)
+    except Missing:
+        return {**found, "model": None}
+    if shown.dims != ("row", "column"):
+        return {**found, "model": None}
+    values = shown.at(row * shown.shape[1] + column)
+    return {**found, "model": modelled_curve(shown.attributes, values, found["motors"])}
+
+
+@reading.get("/pictures")
+def pictures(request: Request, scan: ScanNumber = None) -> list[dict[str, str]]:
+    """Name and caption of each view of the modality; not every map has what every view shows."""
+    return captions(_provider(request), scan)
+
+
+@reading.get("/pictures/{name}", responses={200: {"content": {"image/png": {}}}}, response_class=Response)
+def one_picture(request: Request, name: str, scan: ScanNumber = None) -> Response:
+    """A view of the map file as PNG."""
+    return Response(picture(_provider(request), name, scan), media_type="image/png", headers={"Cache-Control": "no-store"})
+
+
+@reading.get("/beyond")
+def beyond(request: Request, scan: ScanNumber = None) -> dict[str, dict[str, Any]]:
+    """By variable, the points beyond the thresholds that are asked for: limits, count, and the first flat positions."""
+    return _beyond(_provider(request), scan)
 
 
 @reading.get("/ledger")
@@ -288,6 +318,24 @@ def _short(provider: Provider) -> dict[str, Any]:
     return {**{name: found.get(name) for name in names}, "count": count, "scans": len(found["scans"])}
 
 
+def _beyond(provider: Provider, scan: int | None = None) -> dict[str, dict[str, Any]]:
+    """See `beyond`; empty where nothing is asked for, or there is no map yet."""
+    asked = (provider.status(scan).get("control") or {}).get("thresholds") or {}
+    try:
+        shown = provider.shown(scan) if asked else None
+    except Missing:
+        return {}
+    found = {}
+    for name, (low, high) in asked.items():
+        if shown is None or name not in shown.values:
+            continue
+        values = shown.values[name]
+        low_, high_ = -math.inf if low is None else low, math.inf if high is None else high
+        positions = np.flatnonzero((values < low_) | (values > high_))
+        found[name] = {"limits": [low, high], "count": len(positions), "positions": positions[:MOST_LISTED].tolist()}
+    return found
+
+
 def binary(values: np.ndarray, shape: tuple[int, ...], count: int | None = None) -> Response:
     """Numbers as bytes, with their shape in a header."""
     headers = {"X-Shape": ",".join(map(str, shape)), "Cache-Control": "no-store"}
@@ -318,7 +366,7 @@ def _inside(shown: Shown, position: int) -> int:
 def _values_at(provider: Provider, position: int, scan: int | None) -> tuple[Shown, dict[str, float]]:
     shown = provider.shown(scan)
     _inside(shown, position)
-    return shown, {name: float(values[position]) for name, values in shown.values.items()}
+    return shown, shown.at(position)
 
 
 def _frame_shape(provider: Provider, position: int, scan: int | None) -> tuple[int, int]:

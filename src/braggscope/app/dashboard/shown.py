@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from braggscope.core.maps import quantity_names
-
 STD = "_std"
 
 
@@ -97,6 +95,10 @@ class Shown:
         """A variable as little-endian float32, flat."""
         return np.ascontiguousarray(self.values[name], "<f4")
 
+    def at(self, position: int) -> dict[str, float]:
+        """Value of each variable at a flat position."""
+        return {name: float(values[position]) for name, values in self.values.items()}
+
     def point(self, position: int) -> dict[str, Any]:
         """All values at a flat position, with axes and what its flag means."""
         index = np.unravel_index(position, self.shape)
@@ -163,14 +165,6 @@ def number(value: Any) -> float | int | None:
 def listed(values: np.ndarray) -> list[float | int | None]:
     """Values as JSON has them."""
     return [number(v) for v in values.tolist()]
-
-
-def table_of(dataset: xr.Dataset) -> dict[str, list[Any]]:
-    """The variables of a map whose first dimension is that of a table (grain, dislocation, peak), as columns."""
-    dims = dataset["flag"].dims
-    first = str(dims[0]) if len(dims) == 1 else ""
-    names = [n for n in quantity_names(dataset) if dataset[n].dims == dims] if first else []
-    return {n: listed(np.asarray(dataset[n].values)) for n in names if dataset[n].dtype.kind in "iuf"}
 
 
 def _at(axis: Mapping[str, Any], index: int) -> float:

@@ -289,22 +289,10 @@ class ScanMapper:
         figures: dict[str, Any] = {"state": state, "scan": self.folder.number, "version": self.version}
         if hasattr(self, "state"):
             figures |= {"mapped": int(self.state["seen"].sum()), "rate_hz": sum(n for _, n in self.done) / 2}
-            figures["beyond"] = self._beyond()
         if self.latencies:
             p50, p99 = np.percentile(self.latencies, [50, 99])
             figures["latency_ms"] = {"p50": round(1e3 * p50, 3), "p99": round(1e3 * p99, 3)}
         self.run.report("mapper", **figures)
-
-    def _beyond(self) -> dict[str, int]:
-        """How many points are beyond each threshold that is asked for."""
-        found = {}
-        for name, (low, high) in (self.run.control.get("thresholds") or {}).items():
-            if self.logged and name in self.names:
-                values = self.state[name]
-                found[name] = int(
-                    ((values < (-math.inf if low is None else low)) | (values > (math.inf if high is None else high))).sum()
-                )
-        return found
 
     # -- the end ----------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ MODALITY = Modality(
         "dislocation_movie": f"{_HERE}.phantoms.movie:dislocation_movie",
     },
     default_method="moments",
+    curve_model=f"{_HERE}.expected_curve:expected_curve",
     misfit_hint="the curves are not of the shape fitted: try --option peaks=2 or, for one motor, --option shape=pseudo_voigt; "
     "a wrong gain does the same",
     views={

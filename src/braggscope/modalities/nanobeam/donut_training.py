@@ -53,7 +53,8 @@ def prepared(method: DonutMethod, sources: Sequence[Source], training: Training)
     validation, learned = np.sort(order[:apart]), np.sort(order[apart:])
     peak = method.peak or typical_peak(method, counts)
     branch = PhysicsBranch(method.geometry, frame_shape, (method.thickness_middle, method.thickness_half))
-    learning = Learning(branch, plan, peak, method.warming if method.recipe == "robust" else 0.0)
+    warming = method.warming if method.recipe == "robust" and training.start is None else 0.0
+    learning = Learning(branch, plan, peak, warming)
     network = full_network(method, frame_shape, plan["decoder_weight"] > 0, training.seed)
     size, epochs = int(plan["batch"]), int(plan["epochs"])
     task = Task(

@@ -36,6 +36,8 @@ DRAWS = 200
 SHIFTS = 20
 VOTERS = 12  # grain pairs that propose a turn between the frames
 FEWEST_PAIRS = 4
+FEWEST_POINTS = 50  # that both maps have; fewer can be laid over each other in any way
+FEW_GRAINS = 10  # of EBSD, below which a registration by boundaries is in doubt
 HARDLY = 1.3  # times the correlation of the next best turn, below which the registration is in doubt
 
 
@@ -58,7 +60,8 @@ def compare_ebsd(
     Returns over the points of the map `number` and `ebsd_number` (labels) and `misorientation` (deg); over map, for both on
     their common points, the number of grains, grain size and FWHM; as attributes the registration (`turn_deg`, `scale`,
     `shift_x_um` ..., `correlation`), `rand_index`, `boundaries_found`, `boundaries_right` and the median misorientation.
-    Raises InputError where a map has no grains, for a search that cannot be, and where the maps do not overlap.
+    Raises InputError where a map has no grains, for a search that cannot be, and where the maps do not overlap or have too few
+    points in common.
     """
     _check(turns, within, scale, scale_within)
     one, other = (Labelled(labels_of(m, threshold_deg=threshold, material=material), steps_um(m)) for m in (dataset, ebsd))
@@ -70,6 +73,11 @@ def compare_ebsd(
     places = placed.places(*one.places)
     theirs = sampled(other.label, other, *places, fill=0)
     common = (one.label > 0) & (theirs > 0)
+    if common.sum() < FEWEST_POINTS:
+        raise InputError(
+            f"only {common.sum()} points are in a grain of both maps; to lay one over the other takes {FEWEST_POINTS} or more, "
+            "in several grains"
+        )
     dims = dataset["flag"].dims
     found: dict[str, Any] = {
         "number": (dims, one.label.astype(np.int32), _said("1", "label of the grain in the map")),
@@ -82,9 +90,13 @@ def compare_ebsd(
     }  # fmt: skip
     ours, theirs = np.where(common, one.label, 0), np.where(common, theirs, 0)
     attrs |= _agreement(ours, theirs, np.random.default_rng(0))
-    said = [] if not score < HARDLY * next_best else [
-        f"the registration is in doubt: boundaries agree hardly better than at another turn ({score:.2f}, {next_best:.2f})"
-    ]  # fmt: skip
+    said = []
+    if score < HARDLY * next_best:
+        said.append(
+            f"the registration is in doubt: boundaries agree hardly better than at another turn ({score:.2f}, {next_best:.2f})"
+        )
+    if (many := len(np.unique(theirs[theirs > 0]))) < FEW_GRAINS:
+        said.append(f"the registration is in doubt: it rests on the boundaries of {many} grains")
     if all(name in m for name in ORIENTATION for m in (dataset, ebsd)):
         crystal = crystal_of_map(dataset, material)
         turned = sampled(matrices_of(ebsd), other, *places, fill=math.nan)

@@ -112,7 +112,8 @@ class Amortised(Networked):
         validation = learning.validation(training.seed, self.batch, self.frames)
 
         def batches(epoch: int) -> amortising.Epoch:
-            share = max(0.0, 1 - (epoch - 1) / max(1.0, amortising.HANDOVER * self.epochs))
+            far = training.start is None  # from where the deviance has no slope; weights that are given are near already
+            share = max(0.0, 1 - (epoch - 1) / max(1.0, amortising.HANDOVER * self.epochs)) if far else 0.0
             return amortising.Epoch(population, scans, self.batch, count, (training.seed, epoch), share)
 
         task = Task(

@@ -28,6 +28,10 @@ export async function numbers(path, query) {
   return { values: new Float32Array(await response.arrayBuffer()), shape, count: Number(response.headers.get("X-Count")) };
 }
 
+export async function blob(path, query) {
+  return (await answered(await fetch(address(path, query)))).blob();
+}
+
 export async function post(path, document) {
   const response = await fetch(address(path), { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(document) });
   return (await answered(response)).json();

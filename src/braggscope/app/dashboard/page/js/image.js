@@ -39,6 +39,30 @@ export function places(axis, count) {
   return even ? { first: values[0], step, count } : { first: 0, step: 1, count };
 }
 
+// A colour "#rrggbb" (or "#rgb") as a pixel has it in memory: alpha, blue, green, red.
+function pixelOf(text) {
+  const hex = text.length === 4 ? [...text.slice(1)].map((c) => c + c).join("") : text.slice(1, 7);
+  const [r, g, b] = [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16));
+  return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
+}
+
+// Pixels of values between low and high, with x and y growing, as Bokeh wants them.
+function coloured(values, x, y, low, high, colours, log) {
+  const table = Uint32Array.from(colours, (c) => pixelOf(typeof c === "number" ? `#${(c >>> 8).toString(16).padStart(6, "0")}` : c));
+  const none = pixelOf(colour("line")), last = table.length - 1, painted = new Uint32Array(values.length);
+  const from = log ? Math.log(low) : low, factor = table.length / ((log ? Math.log(high) : high) - from);
+  const turnY = y.step < 0, turnX = x.step < 0;
+  for (let r = 0, to = 0; r < y.count; r++) {
+    const row = (turnY ? y.count - 1 - r : r) * x.count;
+    for (let c = 0; c < x.count; c++, to++) {
+      const value = values[row + (turnX ? x.count - 1 - c : c)];
+      const at = Math.floor(((log ? Math.log(value) : value) - from) * factor);
+      painted[to] = at >= 0 ? table[at < last ? at : last] : value === value ? table[0] : none;
+    }
+  }
+  return painted;
+}
+
 export class ImagePlot {
   // options: x, y (places), xlabel, ylabel, down (first row at the top), bar (colour bar), pick(row, column), select(rows, columns), height
   constructor(element, options) {
@@ -53,16 +77,17 @@ export class ImagePlot {
     });
     this.figure = dressed(figure);
     named(figure, options.xlabel ?? "", options.ylabel ?? "");
-    this.mapper = new Bokeh.LinearColorMapper({ palette: palette("Viridis256"), low: 0, high: 1, nan_color: colour("line") });
+    this.mapper = new Bokeh.LinearColorMapper({ palette: palette("Viridis256"), low: 0, high: 1 });
+    this.log = false;
     this.source = new Bokeh.ColumnDataSource({ data: { image: [] } });
     const [left, right] = [edge(x, x.step < 0), edge(x, x.step > 0)];
     const [bottom, top] = [edge(y, y.step < 0), edge(y, y.step > 0)];
-    this.renderer = figure.image({
-      image: { field: "image" }, x: left, y: bottom, dw: right - left, dh: top - bottom, source: this.source, color_mapper: this.mapper,
+    this.renderer = figure.image_rgba({
+      image: { field: "image" }, x: left, y: bottom, dw: right - left, dh: top - bottom, source: this.source,
     });
     for (const range of [figure.x_range, figure.y_range]) range.renderers = [this.renderer];
     this.cross = new Bokeh.ColumnDataSource({ data: { x: [], y: [] } });
-    this.spots = new Bokeh.ColumnDataSource({ data: { x: [], y: [], text: [] } });
+    this.spots = new Bokeh.ColumnDataSource({ data: { x: [], y: [] } });
     figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: this.spots, marker: "circle", size: 11, fill_color: null, line_color: "#ff9d2e", line_width: 1.3 });
     figure.scatter({ x: { field: "x" }, y: { field: "y" }, source: this.cross, marker: "square", size: 12, fill_color: null, line_color: "#ff2d95", line_width: 2 });
     if (options.bar !== false) {
@@ -96,33 +121,23 @@ export class ImagePlot {
     if (rows[1] > rows[0] && columns[1] > columns[0]) select(rows, columns);
   }
 
-  // values: Float32Array, row by row from the first row of `y`; Bokeh wants rows from the bottom up.
+  // values: Float32Array, row by row from the first row of `y`. Pixels are coloured here, many times faster than by Bokeh; the
+  // mapper is that of the colour bar.
   draw(values, low, high, colours, log = false) {
     const { x, y } = this.options;
-    const turnY = y.step < 0, turnX = x.step < 0;
-    let shown = values;
-    if (turnX || turnY) {
-      shown = new Float32Array(values.length);
-      for (let r = 0; r < y.count; r++) {
-        const from = turnY ? y.count - 1 - r : r;
-        for (let c = 0; c < x.count; c++) shown[r * x.count + c] = values[from * x.count + (turnX ? x.count - 1 - c : c)];
-      }
-    }
-    if (log !== this.log) this.remap(log);
-    Object.assign(this.mapper, { low, high, palette: colours });
-    const image = ndarray(shown.buffer, { shape: [y.count, x.count], dtype: "float32" });
-    this.source.data = { image: [image] };
+    const painted = coloured(values, x, y, low, high, colours, log);
+    this.source.data = { image: [ndarray(painted.buffer, { shape: [y.count, x.count], dtype: "uint32" })] };
     this.values = values;
+    if (!this.bar) return;
+    if (log !== this.log) this.bar.color_mapper = this.mapper = new (log ? Bokeh.LogColorMapper : Bokeh.LinearColorMapper)({ palette: colours, low, high });
+    else this.mapper.setv({ low, high, palette: colours });
     if (this.view && (low !== this.low || high !== this.high)) this.view.invalidate_layout(); // room for the numbers of the bar
-    [this.low, this.high] = [low, high];
+    [this.low, this.high, this.log] = [low, high, log];
   }
 
-  remap(log) {
-    const kind = log ? Bokeh.LogColorMapper : Bokeh.LinearColorMapper;
-    this.mapper = new kind({ palette: this.mapper.palette, low: this.mapper.low, high: this.mapper.high, nan_color: colour("line") });
-    this.renderer.glyph.color_mapper = this.mapper;
-    if (this.bar) this.bar.color_mapper = this.mapper;
-    this.log = log;
+  // Nothing yet.
+  empty() {
+    this.source.data = { image: [ndarray(new Uint32Array(1).buffer, { shape: [1, 1], dtype: "uint32" })] };
   }
 
   mark(row, column) {
@@ -130,8 +145,10 @@ export class ImagePlot {
     this.cross.data = row === null ? { x: [], y: [] } : { x: [x.first + column * x.step], y: [y.first + row * y.step] };
   }
 
-  overlay(spots) {
-    this.spots.data = { x: spots.map((s) => s.column), y: spots.map((s) => s.row), text: spots.map((s) => s.hkl.join(" ")) };
+  // places: [{row, column}], fractions allowed.
+  overlay(places) {
+    const { x, y } = this.options;
+    this.spots.data = { x: places.map((s) => x.first + s.column * x.step), y: places.map((s) => y.first + s.row * y.step) };
   }
 
   picture() {

@@ -27,7 +27,7 @@ export class LinePlot {
     named(this.figure, x, y);
   }
 
-  // curves: [{x, y, std, name, steps}], drawn anew in place.
+  // curves: [{x, y, std, name, steps, points, bare, colour}], drawn anew in place; bare: points without a line.
   draw(curves) {
     curves.forEach((curve, i) => {
       if (!this.sources[i]) this.sources[i] = this.made(i, Boolean(curve.name), curve);
@@ -39,12 +39,12 @@ export class LinePlot {
 
   made(i, named, curve) {
     const source = new Bokeh.ColumnDataSource({ data: { x: [], y: [], low: [], high: [] } });
-    const line = COLOURS[i % COLOURS.length];
+    const line = COLOURS[(curve.colour ?? i) % COLOURS.length];
     this.figure.segment({ x0: { field: "x" }, x1: { field: "x" }, y0: { field: "low" }, y1: { field: "high" }, source, line_color: line, line_alpha: 0.45 });
     const how = { x: { field: "x" }, y: { field: "y" }, source, line_color: line };
-    const drawn = curve.steps ? this.figure.step({ ...how, mode: "center" }) : this.figure.line({ ...how, line_width: 1.2 });
+    const marks = curve.points ? this.figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, size: 4, color: line }) : null;
+    const drawn = curve.bare ? marks : curve.steps ? this.figure.step({ ...how, mode: "center" }) : this.figure.line({ ...how, line_width: 1.2 });
     if (named) this.key.items = [...this.key.items, new Bokeh.LegendItem({ label: { value: curve.name }, renderers: [drawn] })];
-    if (curve.points) this.figure.scatter({ x: { field: "x" }, y: { field: "y" }, source, size: 4, color: line });
     return source;
   }
 }

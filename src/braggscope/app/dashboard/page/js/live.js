@@ -60,10 +60,20 @@ function showControl(news) {
   $("region-off").disabled = !news.control.region;
   const over = news.state === "done" || news.state === "ended";
   for (const id of ["pause", "remap", "end-scan"]) $(id).disabled = over;
-  const beyond = news.parts?.mapper?.beyond ?? {};
-  const said = Object.entries(beyond).map(([name, count]) => `${count} points of ${name} are beyond`);
-  if (news.parts) $("beyond").textContent = said.join(", ");
 }
+
+// How many points are beyond the thresholds and, where that is asked for, which ones, marked on a map.
+export async function showBeyond(state, map) {
+  const asked = Object.keys(state.status.control?.thresholds ?? {}).length;
+  const found = asked ? Object.entries(await api.json("beyond", state.query)) : [];
+  $("beyond").textContent = found.map(([name, one]) => `${one.count} point${one.count === 1 ? "" : "s"} of ${name} ${limits(one)}`).join(", ");
+  $("beyond-show").hidden = !asked;
+  const marked = asked && $("beyond-show").getAttribute("aria-pressed") === "true", [rows, columns] = state.shape, layer = rows * columns;
+  const at = marked ? found.flatMap(([, one]) => one.positions).map((p) => p - state.layer * layer).filter((p) => p >= 0 && p < layer) : [];
+  map.overlay(at.map((p) => ({ row: Math.floor(p / columns), column: p % columns })));
+}
+
+const limits = ({ limits: [low, high] }) => [low === null ? "" : `below ${plain(low)}`, high === null ? "" : `above ${plain(high)}`].filter(Boolean).join(" or ");
 
 async function ask(path, document, said) {
   try {
@@ -78,7 +88,12 @@ async function ask(path, document, said) {
 
 const number = (id) => { const text = $(id).value.replace("\u2212", "-").trim(); return text === "" ? null : Number(text); };
 
-export function wireControl(state, region, shownVariable) {
+export function wireControl(state, region, shownVariable, map) {
+  const mark = $("beyond-show");
+  mark.onclick = () => {
+    mark.setAttribute("aria-pressed", String(mark.getAttribute("aria-pressed") !== "true"));
+    showBeyond(state, map());
+  };
   $("pause").onclick = () => ask("control", { paused: !state.status.control?.paused }, "asked for");
   $("region-on").onclick = () => region() && ask("control", { region: region() }, "the region is mapped first; the rest is recorded");
   $("region-off").onclick = () => ask("control", { region: null }, "the whole scan is mapped");

@@ -7,7 +7,9 @@ import { LinePlot } from "./lines.js";
 import { flags, isLabel, labels, ranged, sample } from "./scales.js";
 import { labelled, plain, unit, withError } from "./format.js";
 import { row, say, showPoint } from "./point.js";
-import { showNews, showStatus, showTraining, wireControl } from "./live.js";
+import { showBeyond, showNews, showStatus, showTraining, wireControl } from "./live.js";
+import { renewPictures, showTable, wirePictures } from "./tables.js";
+import { savePicture, saveTable } from "./saving.js";
 
 const $ = (id) => document.getElementById(id);
 const state = new MapState();
@@ -54,9 +56,11 @@ async function anew() {
   }
   choices();
   $("threshold-name").textContent = chosen();
-  await build();
-  await show(true);
+  await Promise.all([state.read(wanted()), build()]);
+  await show();
   showProvenance();
+  await showTable(state, pick);
+  await renewPictures(state);
   if (status.live) await showTraining();
 }
 
@@ -85,14 +89,9 @@ async function build() {
     maps[key] = new ImagePlot($(`map-${key}`), {
       x, y, down: state.overPixels, xlabel: name(ax, x), ylabel: name(ay, y), pick, select: selected,
     });
-    paintEmpty(maps[key]);
+    maps[key].empty();
     await maps[key].show();
   }
-}
-
-function paintEmpty(map) {
-  const { x, y } = map.options;
-  map.draw(new Float32Array(x.count * y.count).fill(NaN), 0, 1, ["#000000", "#ffffff"]);
 }
 
 // Draw both maps with what belongs to them; reads what is missing.
@@ -100,10 +99,10 @@ async function show(read = false) {
   if (read) await state.read(wanted());
   paint("a", chosen());
   paint("b", beside());
+  window.braggscope.draws += 1;
   paintHistory();
   await Promise.all([paintProfile(), paintHistogram()]);
   paintRegion();
-  window.braggscope.draws += 1;
 }
 
 function paint(key, name) {
@@ -279,8 +278,9 @@ async function refresh(whole = false) {
     await state.readStatus();
     showStatus(state.status);
     if (state.status.variables.length && (empty || scan !== state.status.scan || shape !== String(state.status.grid?.shape) || count !== state.status.variables.length)) await anew();
-    else if (state.status.variables.length && (await state.update(wanted()))) { await state.read(wanted()); await show(); }
-    if (whole) { await showTraining(); showProvenance(); }
+    else if (state.status.variables.length && (await state.update(wanted()))) { await state.read(wanted()); await show(); await showTable(state, pick); }
+    if (maps.a) await showBeyond(state, maps.a);
+    if (whole) { await showTraining(); showProvenance(); await renewPictures(state); }
   } catch (error) {
     if (error instanceof TypeError) $("connection").textContent = "reconnecting \u2026";
     else say(error.message);
@@ -299,51 +299,15 @@ function wire() {
   $("history").oninput = travel;
   $("scan").onchange = async () => { state.scan = Number($("scan").value); past = null; await state.readStatus(); await anew(); };
   for (const key of ["a", "b"]) $(`map-${key}`).onkeydown = keys;
-  $("png").onclick = exportPicture;
-  $("csv").onclick = exportTable;
-  wireControl(state, () => region && [...region.rows, ...region.columns], chosen);
-}
-
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
-
-const fileName = (ending) => `${(state.status.title || "map").replace(/[^\w.-]+/g, "_").slice(0, 60)}_${chosen()}.${ending}`;
-
-// Both maps side by side, with a line that says what they are.
-function exportPicture() {
-  const pictures = [maps.a.picture(), maps.b.picture()], head = 44;
-  const canvas = document.createElement("canvas");
-  canvas.width = pictures[0].width + pictures[1].width;
-  canvas.height = Math.max(...pictures.map((p) => p.height)) + head;
-  const pen = canvas.getContext("2d");
-  const style = getComputedStyle(document.documentElement);
-  pen.fillStyle = style.getPropertyValue("--panel");
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  pen.fillStyle = style.getPropertyValue("--ink");
-  pen.font = "15px sans-serif";
-  pen.fillText(`${state.status.title ?? ""}`, 8, 18);
-  pen.fillText($("head-a").textContent, 8, 38);
-  pen.fillText($("head-b").textContent, pictures[0].width + 8, 38);
-  pen.drawImage(pictures[0], 0, head);
-  pen.drawImage(pictures[1], pictures[0].width, head);
-  canvas.toBlob((blob) => save(blob, fileName("png")));
-}
-
-// The drawn layer as a table: axes, both variables, flag.
-function exportTable() {
-  const names = wanted(), [rows, columns] = state.shape, [ay, ax] = state.axes, lines = [];
-  const head = (axis, fallback) => `${axis?.name || fallback}${axis?.unit ? ` (${axis.unit})` : ""}`;
-  lines.push([head(ay, "row"), head(ax, "column"), ...names.map((n) => { const v = state.variable(n); return v.units && v.units !== "1" ? `${n} (${v.units})` : n; })].join(","));
-  const layers = names.map((name) => state.layerOf(name));
-  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
-    lines.push([ay?.values[r] ?? r, ax?.values[c] ?? c, ...layers.map((v) => v[r * columns + c])].join(","));
-  }
-  save(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" }), fileName("csv"));
+  $("png").onclick = () => savePicture(state, chosen(), maps);
+  $("csv").onclick = async () => {
+    const names = state.status.grid.shape.length === 1 ? state.status.variables.map((v) => v.name) : wanted(); // a table: all of it
+    await state.read(names);
+    saveTable(state, chosen(), names);
+  };
+  $("table-details").ontoggle = () => showTable(state, pick);
+  wirePictures(state);
+  wireControl(state, () => region && [...region.rows, ...region.columns], chosen, () => maps.a);
 }
 
 begin();

@@ -122,10 +122,14 @@ async function showCurve(state, point, current) {
   $("frame-note").textContent = "";
   $("curve-figure").hidden = false;
   const names = Object.keys(curve.motors), counts = curve.counts.map((v) => v ?? NaN);
-  window.braggscope.curve = { row: r, column: c, counts };
+  window.braggscope.curve = { row: r, column: c, counts, model: curve.model };
   const mean = names.map((name) => point.values[name]).filter(Boolean);
   $("curve-caption").textContent = mean.length ? `fitted: ${names.filter((n) => point.values[n]).map((n) => `${n} ${withError(point.values[n].value, point.values[n].std)} ${unit(point.values[n].units)}`).join(", ")}` : "counts over the scan";
-  const curves = names.map((name, i) => along(name, i, names, curve, counts));
+  const curves = names.map((name, i) => ({ ...along(name, i, names, curve, counts), points: true, bare: Boolean(curve.model) }));
+  if (curve.model) {
+    const known = curve.model.map((v, i) => (Number.isFinite(counts[i]) ? v : NaN)); // means over the same points
+    curves.push(...names.map((name, i) => ({ ...along(name, i, names, curve, known), name: `${names.length > 1 ? `${name}, ` : ""}model`, colour: i })));
+  }
   let plot = plots.get("curve");
   if (!plot) {
     plot = new LinePlot($("curve"), { xlabel: "", ylabel: "mean count" });
@@ -140,5 +144,5 @@ function along(name, axis, names, curve, counts) {
   const size = curve.shape[axis], after = curve.shape.slice(axis + 1).reduce((a, b) => a * b, 1);
   const sum = new Array(size).fill(0), number = new Array(size).fill(0);
   counts.forEach((value, i) => { const k = Math.floor(i / after) % size; if (Number.isFinite(value)) { sum[k] += value; number[k] += 1; } });
-  return { x: curve.motors[name].values, y: sum.map((s, k) => s / number[k]), name: names.length > 1 ? name : "", points: true };
+  return { x: curve.motors[name].values, y: sum.map((s, k) => s / number[k]), name: names.length > 1 ? name : "counts" };
 }

@@ -57,12 +57,11 @@ export class MapState {
   }
 
   async read(names, anew = false) {
-    for (const name of names) {
-      if (!anew && this.values.has(name)) continue;
-      const found = await api.numbers(`map/${encodeURIComponent(name)}`, this.query);
-      this.values.set(name, found.values);
-      this.count = anew || !this.count ? found.count : Math.min(this.count, found.count);
-    }
+    const missing = names.filter((name) => anew || !this.values.has(name));
+    const found = await Promise.all(missing.map((name) => api.numbers(`map/${encodeURIComponent(name)}`, this.query)));
+    missing.forEach((name, i) => this.values.set(name, found[i].values));
+    const counts = found.map((one) => one.count); // what came since the earliest of them is asked for again
+    if (counts.length) this.count = Math.min(...counts, ...(anew || !this.count ? [] : [this.count]));
   }
 
   // Take in what changed; whether anything did.
