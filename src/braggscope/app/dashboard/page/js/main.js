@@ -52,6 +52,7 @@ async function anew() {
   state.count = 0;
   if (!status.variables.length) {
     $("head-a").textContent = status.live ? "Waiting for the first frames" : "The map has no variables over its points";
+    if (status.live) await warm();
     return;
   }
   choices();
@@ -62,6 +63,13 @@ async function anew() {
   await showTable(state, pick);
   await renewPictures(state);
   if (status.live) await showTraining();
+}
+
+// An empty plot while nothing has come: what Bokeh does for its first plot takes longer than for the next.
+async function warm() {
+  const one = { first: 0, step: 1, count: 1 }, plot = new ImagePlot($("map-a"), { x: one, y: one });
+  plot.draw(new Float32Array([NaN]), 0, 1, ["#000000", "#ffffff"]);
+  await plot.show();
 }
 
 function choices() {
