@@ -273,6 +273,7 @@ def watch(
     scans: int | None = 1,
     train: bool = False,
     train_options: Mapping[str, Any] | None = None,
+    remap: bool = False,
     overwrite: bool = False,
     resume: bool = False,
     keep_frames: bool = False,
@@ -286,6 +287,7 @@ def watch(
     grid, plan: Rows and columns of the raster, or a scan file with the same grid, where the source does not say it.
     scans: How many scans; None: until it is interrupted.
     train: Whether the method's model is trained on the frames while they come, with train_options.
+    remap: Whether points by its earlier versions are mapped again when there is time, and all of them when the scan is over.
     overwrite, resume: What to do where an earlier run is there: begin anew, or go on with it.
     keep_frames: Whether the folder with the recorded frames (OUTPUT.live) stays.
     options: Of the method.
@@ -297,9 +299,10 @@ def watch(
 
     asked = asked_for(
         source, output, method=method, modality=modality, geometry=geometry, options=options, grid=grid, plan=plan, scans=scans,
-        train=train, train_options=train_options,
+        train=train, train_options=train_options, remap=remap,
     )  # fmt: skip
-    return list(watched(asked, overwrite=overwrite, resume=resume, keep_frames=keep_frames))
+    parts = ("trainer",) if train else ()
+    return list(watched(asked, overwrite=overwrite, resume=resume, keep_frames=keep_frames, parts=parts))
 
 
 def save(result: xr.Dataset | Model | Trained, path: str | Path, *, state: Mapping[str, np.ndarray] | None = None) -> None:

@@ -44,6 +44,7 @@ class Training:
     log: Format of the log in the folder.
     patience: Epochs without a better validation loss before the training stops; 0: it does not.
     start: Weights by name to begin with, instead of random ones; they are kept unless an epoch has a better validation loss.
+    longer: Epochs in parts of those that the method's options ask for.
     """
 
     folder: Path | None = None
@@ -56,6 +57,11 @@ class Training:
     log: Literal["csv", "tensorboard"] = "csv"
     patience: int = 0
     start: Mapping[str, np.ndarray] | None = dataclasses.field(default=None, repr=False)
+    longer: float = 1.0
+
+    def epochs(self, asked: int) -> int:
+        """How many epochs to train where the options ask for so many."""
+        return max(1, round(asked * self.longer))
 
 
 @dataclass(frozen=True)

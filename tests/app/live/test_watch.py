@@ -153,6 +153,7 @@ def test_several_scans_are_several_maps(program, scan, output):
         (("replay:SCAN", "--resume"), "there is nothing to resume"),
         (("replay:SCAN", "--overwrite", "--resume"), "contradict each other"),
         (("replay:SCAN", "--train-option", "epochs=3"), "--train-option is for --train"),
+        (("replay:SCAN", "--remap"), "--remap is for --train"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_started(words, message, scan, tmp_path, capsys, monkeypatch):
@@ -224,6 +225,14 @@ def test_control_that_asks_for_what_there_is_not_is_refused(document, message):
     with pytest.raises(InputError) as raised:
         checked(document)
     assert message in str(raised.value)
+
+
+def test_from_python_it_trains_on_the_way_and_maps_all_points_by_the_last_model(scan, output):
+    small = {"width": 16, "epochs": 1, "frames": 512, "batch": 64}
+    url = f"replay:{scan}?rate=60"
+    (said,) = braggscope.watch(url, output, method="amortised", train=True, train_options=small, remap=True, steps=0)
+    version = braggscope.load(said["output"])["model_version"].values
+    assert version.min() == version.max() >= 1
 
 
 def test_from_python_it_is_one_call(scan, offline, output):

@@ -49,6 +49,10 @@ Train = Annotated[bool, typer.Option("--train", help="Train the method's model o
 TrainOptions = Annotated[
     list[str] | None, typer.Option("--train-option", help="An option of training, for each round.", metavar="NAME=VALUE")
 ]
+Remap = Annotated[
+    bool,
+    typer.Option("--remap", help="Map points by earlier models again when there is time, and all of them when the scan is over."),
+]
 First = Annotated[
     int | None,
     typer.Option("--first", help="Frames on which a method that must see the scan prepares itself; by default all.", metavar="N"),
@@ -83,6 +87,7 @@ def watch(
     scans: Scans = 1,
     train: Train = False,
     train_option: TrainOptions = None,
+    remap: Remap = False,
     first: First = None,
     roi: Roi = None,
     binning: Binning = 1,
@@ -126,6 +131,7 @@ def watch(
         scans=scans or None,
         train=train,
         train_options=pairs(train_option or [], "--train-option"),
+        remap=remap,
         first=first,
         roi=None if roi is None else region(roi),
         binning=binning,

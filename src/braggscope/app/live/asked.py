@@ -32,6 +32,7 @@ class Asked:
     geometry: Values, or None where the source says them.
     first: Frames on which a method that prepares itself on a scan does so; None: the whole scan, when it has ended.
     train: Whether models are trained while the scan goes on; train_options, rounds: How, and at most how often.
+    remap: Whether points by earlier models are mapped again whenever there is time, and all of them when the scan is over.
     command: As it was typed.
     """
 
@@ -57,6 +58,7 @@ class Asked:
     train: bool = False
     train_options: dict[str, Any] = field(default_factory=dict)
     rounds: int | None = None
+    remap: bool = False
     device: str = "cpu"
     workers: int = 1
     overwrite: bool = False

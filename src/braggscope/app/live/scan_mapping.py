@@ -41,6 +41,7 @@ IDLE_S = 0.02  # between two looks where nothing came lately
 REPORT_S = 0.25
 PARTIAL_S, PARTIAL_SHARE = 0.5, 20  # least time between two partial maps, and times what one costs
 STATE_S = 5.0
+NOT_MAPPED = 10**9  # where there is no version yet
 
 
 class ScanMapper:
@@ -129,6 +130,8 @@ class ScanMapper:
         self.logged = isinstance(self.estimator, PerFrame) and len(self.names) + 2 == len(plain)
         self.log = ResultWriter(self.folder.path, self.names if self.logged else [])
         records = self.folder.results.records()
+        self.mapped_by = np.full(math.prod(self.scan.shape), NOT_MAPPED)
+        self.mapped_by[records["position"]] = records["version"]  # in order: the last one holds
         if self.logged:
             where = records["position"]
             for name in self.names:
@@ -227,6 +230,7 @@ class ScanMapper:
     def _write(self, index: np.ndarray) -> None:
         records = np.zeros(len(index), self.log.dtype)
         records["position"], records["version"], records["mapped"] = index, self.version, time.time()
+        self.mapped_by[index] = self.version
         if self.logged:
             records["flag"] = self.state["flag"][index]
             for name in self.names:
@@ -235,13 +239,10 @@ class ScanMapper:
 
     def _again(self, control: dict[str, Any]) -> bool:
         """Map some points of earlier models again, where that is asked for and nothing else is to do."""
-        before = control.get("remap")
+        before = self.version if self.asked.remap else control.get("remap")
         if before is None or self.swap is None or not self.logged:
             return False
-        records = self.folder.results.records()
-        version = np.full(len(self.state["seen"]), 10**9)
-        version[records["position"]] = records["version"]
-        old = np.flatnonzero(version < min(before, self.version))[:MOST]
+        old = np.flatnonzero(self.mapped_by < min(before, self.version))[:MOST]
         if not len(old):
             return False
         places = np.flatnonzero(np.isin(self.scan.order, old))

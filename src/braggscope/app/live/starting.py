@@ -41,6 +41,7 @@ def asked_for(
     train: bool = False,
     train_options: Mapping[str, Any] | None = None,
     rounds: int | None = None,
+    remap: bool = False,
     first: int | None = None,
     roi: tuple[int, int, int, int] | None = None,
     binning: int = 1,
@@ -61,6 +62,8 @@ def asked_for(
         raise InputError(f"--buffer must be one of {', '.join(POLICIES)}, got '{buffer}'")
     if train_options and not train:
         raise InputError("--train-option is for --train; give that too")
+    if remap and not train:
+        raise InputError("--remap is for --train: without it there are no earlier models whose points could be mapped again")
     planned = _plan(grid, plan)
     known = start_of(open_scan(url.place, url.parameters.get("scan"))) if url.scheme == "replay" else planned
     stated = None if known is None else known.modality
@@ -114,6 +117,7 @@ def asked_for(
         train=train,
         train_options=dict(train_options or {}),
         rounds=rounds,
+        remap=remap,
         device=device,
         workers=workers,
         command=command_line(),

@@ -1,8 +1,9 @@
 """The trainer: a process that goes on training the method of a run on the frames recorded so far.
 
 Each round begins with the weights of the newest version and all frames so far; a version is published only where its validation
-loss is below that of the weights it began with, on the same validation frames (`core.learned.Training.start`). The process is
-nice to the mapper and uses one thread.
+loss is below that of the weights it began with, on the same validation frames (`core.learned.Training.start`). The first round
+is as long as the options ask for, so that there is a version soon; each next one takes at least LONGER times as long as the last,
+since what short rounds learn is soon learned. The process is nice to the mapper and uses one thread.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from .asked import Asked
 from .models import current_model, current_version, publish
 
 LEAST_FRAMES = 64  # before the first round
-GROWTH = 1.2  # frames since the last round, as a factor, before the next one begins
+GROWTH = 1.1  # frames since the last round, as a factor, before the next one begins
+LONGER = 1.35  # duration of a round over that of the last
 NICE = 10
 LOOK_S = 0.2
 
@@ -40,7 +42,7 @@ def follow(run: RunFolder) -> int:
     asked = Asked.read(run)
     set_workers(1)
     published = rounds = 0
-    frames = 0.0
+    frames, longer, last = 0.0, 1.0, math.inf
     while not (run.control.get("stop") or (_ended(run) and (rounds or current_version(run) or not _any(run)))):
         folder = _scan(run)
         scan = None if folder is None else _frames(folder, asked)
@@ -53,18 +55,25 @@ def follow(run: RunFolder) -> int:
             continue
         frames, rounds = float(count), rounds + 1
         run.report("trainer", state="training", rounds=rounds, frames=count)
-        published += one_round(run, asked, scan, rounds)
+        begin = time.monotonic()
+        published += one_round(run, asked, scan, rounds, longer)
+        took = time.monotonic() - begin
+        longer *= LONGER if took < LONGER * last else 1.0  # a round over more frames may take longer by itself
+        last = took
     run.report("trainer", state="ended", rounds=rounds, versions=published)
     return published
 
 
-def one_round(run: RunFolder, asked: Asked, scan: Scan, number: int) -> bool:
-    """Train once on the frames so far; whether a better version came of it."""
+def one_round(run: RunFolder, asked: Asked, scan: Scan, number: int, longer: float = 1.0) -> bool:
+    """Train once on the frames so far; whether a better version came of it.
+
+    longer: Epochs in parts of those that were asked for.
+    """
     newest = current_model(run)
     held = newest[1] if newest is not None else None
     estimator = method(asked, scan, held)
     start = None if held is None else held.weights
-    training = Training(seed=number, start=start)
+    training = Training(seed=number, start=start, longer=longer)
     begin, reports = time.time(), []
     with contextlib.closing(estimator.train_for(scan, training)) as steps:  # type: ignore[type-var]  # a generator
         for report in steps:

@@ -56,7 +56,7 @@ def prepared(method: DonutMethod, sources: Sequence[Source], training: Training)
     warming = method.warming if method.recipe == "robust" and training.start is None else 0.0
     learning = Learning(branch, plan, peak, warming)
     network = full_network(method, frame_shape, plan["decoder_weight"] > 0, training.seed)
-    size, epochs = int(plan["batch"]), int(plan["epochs"])
+    size, epochs = int(plan["batch"]), training.epochs(int(plan["epochs"]))
     task = Task(
         network=network,
         batches=lambda epoch: Batches(counts, learned, size, training.seed, epoch, epochs),

@@ -154,7 +154,7 @@ class Reducing(Learned):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             network = Autoencoder((images.shape[1], images.shape[2]), self.features)
-        task = self._task(network, torch.from_numpy(images), frame_shape, training.seed)
+        task = self._task(network, torch.from_numpy(images), frame_shape, training)
 
         def finished(last: Report) -> Reducing:
             return self._with_network(network, images, unit, frame_shape)
@@ -212,7 +212,7 @@ class Reducing(Learned):
             )
         return images, (sources[0].frame_shape[0], sources[0].frame_shape[1])
 
-    def _task(self, network: Any, images: Any, frame_shape: tuple[int, int], seed: int) -> Any:
+    def _task(self, network: Any, images: Any, frame_shape: tuple[int, int], training: Training) -> Any:
         import torch
 
         from braggscope.infer.schedules import one_cycle
@@ -221,7 +221,7 @@ class Reducing(Learned):
         from .autoencoder import reconstruction_loss
 
         def batches(epoch: int) -> list[Any]:
-            order = np.random.default_rng((seed, epoch)).permutation(len(images))
+            order = np.random.default_rng((training.seed, epoch)).permutation(len(images))
             return [images[order[a : a + self.batch]] for a in range(0, len(order), self.batch)]
 
         held = images[::VALIDATED]
@@ -232,7 +232,7 @@ class Reducing(Learned):
             validation=lambda: held.split(self.batch),
             optimiser=lambda net: torch.optim.AdamW(net.parameters(), lr=self.learning_rate),
             schedule=one_cycle,
-            epochs=self.epochs,
+            epochs=training.epochs(self.epochs),
             config={"method": self.name, "options": self.options(), "frame_shape": frame_shape},
             data_hash=hashlib.sha256(images.numpy().tobytes()).hexdigest(),
         )

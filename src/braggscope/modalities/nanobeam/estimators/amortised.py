@@ -108,12 +108,12 @@ class Amortised(Networked):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             network = self.network(shape)
-        count = self.frames // self.batch
+        count, epochs = self.frames // self.batch, training.epochs(self.epochs)
         validation = learning.validation(training.seed, self.batch, self.frames)
 
         def batches(epoch: int) -> amortising.Epoch:
             far = training.start is None  # from where the deviance has no slope; weights that are given are near already
-            share = max(0.0, 1 - (epoch - 1) / max(1.0, amortising.HANDOVER * self.epochs)) if far else 0.0
+            share = max(0.0, 1 - (epoch - 1) / max(1.0, amortising.HANDOVER * epochs)) if far else 0.0
             return amortising.Epoch(population, scans, self.batch, count, (training.seed, epoch), share)
 
         task = Task(
@@ -126,7 +126,7 @@ class Amortised(Networked):
                 net.parameters(), lr=self.learning_rate, weight_decay=1e-4, betas=(0.9, 0.99)
             ),
             schedule=lambda progress: one_cycle(progress, warming=0.03),
-            epochs=self.epochs,
+            epochs=epochs,
             clip=20.0,
             config={"method": self.name, "geometry": self.geometry.to_mapping(), "options": self.options(), "frame_shape": shape},
             data_hash="" if scans is None else amortising.digest(scans),

@@ -115,7 +115,7 @@ class NanobeamNN(Networked):
         parts = split(len(data), training.seed)
         members: list[nn.Module] = []
         for member in range(self.ensemble):
-            network, task = self._task(data, parts, training.seed + member)
+            network, task = self._task(data, parts, self._training(training, member))
             members.append(network)
             reports = train(task, self._training(training, member))
             if member == self.ensemble - 1:
@@ -140,7 +140,7 @@ class NanobeamNN(Networked):
         once = self.noise == "once" or (self.noise == "recipe" and self.recipe == "published")
         return data.fixed(seed) if once else data
 
-    def _task(self, data: Labelled, parts: list[np.ndarray], seed: int) -> tuple[nn.Module, Any]:
+    def _task(self, data: Labelled, parts: list[np.ndarray], training: Training) -> tuple[nn.Module, Any]:
         """One network and what it is to learn."""
         import torch
 
@@ -150,7 +150,7 @@ class NanobeamNN(Networked):
         from ..labelled import Batches
         from ..networks.nanobeamnn import NanobeamNN as Network
 
-        recipe = self._recipe
+        recipe, seed = self._recipe, training.seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network((data.stored.shape[1], data.stored.shape[2]))
@@ -162,7 +162,7 @@ class NanobeamNN(Networked):
             loss=_squared_error,
             validation=lambda: Batches(data, parts[1], int(recipe["batch"]), factors, seed, 0),
             optimiser=lambda net: torch.optim.Adam(net.parameters(), lr=recipe["rate"]),
-            epochs=int(recipe["epochs"]),
+            epochs=training.epochs(int(recipe["epochs"])),
             schedule=partial(one_cycle, **QUICK) if self.recipe == "quick" else None,
             config={**self.options(), "geometry": self.geometry.to_mapping(), "member_seed": seed},
             data_hash=data.digest(),
@@ -184,7 +184,7 @@ class NanobeamNN(Networked):
 
     def _counted(self, report: Report, member: int) -> Report:
         """A report of a member as one of the whole training."""
-        planned = int(self._recipe["epochs"])
+        planned = report.epochs
         said = f"network {member + 1} of {self.ensemble}: " if report.stopped and self.ensemble > 1 else ""
         return dataclasses.replace(
             report,
