@@ -47,7 +47,10 @@ def steps(out: Path) -> list[tuple[str, str]]:
             f"laue simulate --phantom film --shape 20 20 --frame-shape 244 204 --option size=0.5 --option step=0.1 --seed 1 "
             f"-o {out}/gold_scan.h5",
         ),
-        ("Its grains, from the light that each has at every position", f"map {out}/gold_scan.h5 --method unmixing -o {out}/gold.h5"),
+        (
+            "Its grains, from the light that each has at every position",
+            f"map {out}/gold_scan.h5 --method unmixing -o {out}/gold.h5",
+        ),
         (
             "One page with all of it",
             f"report {out}/mosaicity.h5 {out}/rocking.h5 {out}/film.h5 {out}/live.h5 {out}/sriro3.h5 {out}/gold.h5 "

@@ -20,7 +20,7 @@ from .frame_log import RECORD
 from .run_folder import ScanFolder
 
 FORMAT = "recorded live scan (folder)"
-RANK = 95
+RANK = 65
 
 
 def matches(path: Path) -> bool:

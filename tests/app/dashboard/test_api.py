@@ -90,6 +90,17 @@ def test_changes_are_only_what_changed_and_the_end_is_the_file(growing, served):
     assert np.array_equal(floats(httpx.get(f"{api}/map/strain")), final["strain"].values.astype("f4"))
 
 
+def test_a_map_of_frames_from_the_network_takes_any_scan_over_its_grid(growing, made):
+    from braggscope.core.errors import InputError
+
+    growing.grow(SHAPE[0] * SHAPE[1])
+    growing.end()
+    scan = open_scan(made["nanobeam"][0])
+    assert np.array_equal(FinishedMap(growing.asked.output, made["nanobeam"][0]).frame(17), scan.frame(17))
+    with pytest.raises(InputError, match="it has 15 points, the map 9 x 12"):
+        FinishedMap(growing.asked.output, made["dfxm"][0])
+
+
 def test_control_is_checked_and_written(growing, served):
     api = f"{served(growing.provider).url}/api/v1"
     growing.grow(5)

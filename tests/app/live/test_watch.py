@@ -123,7 +123,10 @@ def test_a_pause_and_a_region_are_obeyed(program, scan, offline, output):
     ask(watching.run, {"region": None})
     assert watching.document()["received"] == 600
     assert_offline(output, offline)
-    assert (output.parent / "m.h5.live" / "scan_0001" / "frames.bin").stat().st_size == 600 * 8192
+    recorded = output.parent / "m.h5.live" / "scan_0001"
+    assert (recorded / "frames.bin").stat().st_size == 600 * 8192
+    again = braggscope.map(recorded, workers=1, progress=False)
+    assert np.array_equal(again["strain"].values, braggscope.load(output)["strain"].values)
 
 
 def test_several_scans_are_several_maps(program, scan, output):

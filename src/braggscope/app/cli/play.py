@@ -56,12 +56,16 @@ def play(
     begin = time.perf_counter()
     try:
         with Show("play", "frame", shows_progress(quiet or as_json)) as bar:
-            for sent in play(source, end, schedule):
+            for now in play(source, end, schedule):
+                if not sent:
+                    begin = time.perf_counter()  # a receiver was waited for until now
+                sent = now
                 bar(sent, total)
     finally:
         end.close()
-    seconds = time.perf_counter() - begin
+    seconds = max(time.perf_counter() - begin, 1e-6)
     lost = schedule.lost(count)
+    twice = sent + len(lost) - count
     document = {
         "frames": count,
         "sent": sent,
@@ -69,9 +73,10 @@ def play(
         "seconds": round(seconds, 3),
         "rate_hz": round(sent / seconds, 1),
     }
-    left = f"; {len(lost)} were never sent (--json lists them)" if len(lost) else ""
+    left = f", {len(lost)} of them never (--json lists these)" if len(lost) else ""
+    left += f", {twice} twice" if twice > 0 else ""
     tell(
-        f"{sent} of {count} frames sent in {seconds:.1f} s, {document['rate_hz']} a second{left}",
+        f"{count} frames sent in {seconds:.1f} s, {document['rate_hz']} a second{left}",
         document,
         as_json=as_json,
         quiet=quiet,
