@@ -130,10 +130,10 @@ def swapped(url: str, scan: Path, model: Path, folder: Path) -> None:
 def trained(scan: Path, folder: Path) -> None:
     """The network's own error, frames in the order in which they came, while it is trained on the way."""
     words = ["--method", "amortised", "--option", "steps=0", "--train"]
-    for name, value in {"width": 64, "epochs": 3, "frames": 16384}.items():
+    for name, value in {"width": 64, "epochs": 1, "frames": 8192}.items():
         words += ["--train-option", f"{name}={value}"]
     out = folder / "trained.h5"
-    source = f"replay:{scan}?rate=12"
+    source = f"replay:{scan}?rate=20"
     command = [
         sys.executable,
         "-m",

@@ -1,7 +1,8 @@
 """The main job on the bundled data, with the commands that a user would type.
 
-Maps two real dark-field scans, simulates and maps a nanobeam scan, at rest and live, calibrates and maps two real nanobeam frames,
-takes apart the Laue patterns of grains smaller than the beam, and writes one report with pictures of them all. Run by `make demo`.
+Maps two real dark-field scans, simulates and maps a nanobeam scan, at rest and live, calibrates and maps two real nanobeam
+frames, takes apart the Laue patterns of grains smaller than the beam, and writes one report with pictures of them all. Run by
+`make demo`.
 """
 
 from __future__ import annotations
