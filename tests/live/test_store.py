@@ -62,7 +62,7 @@ def test_the_ledger_of_the_disk_is_that_of_the_memory(tmp_path):
     assert (said, late) == (["received", "received", "duplicate", "outside"], "late")
     with (tmp_path / "ledger.jsonl").open("a") as half:
         half.write('{"lost": [[0')
-    found = read_ledger(tmp_path, FrameLog(tmp_path, SHAPE, np.dtype(np.uint16)), 8)
+    found = read_ledger(tmp_path, FrameLog(tmp_path, SHAPE, np.dtype(np.uint16)).records(), 8)
     assert found.counts() == ledger.counts()
     assert found.status.tolist() == [RECEIVED, RECEIVED, LATE, LOST, LOST, LOST, LOST, LOST]
     assert found.counts()["lost_by_reason"] == {"not received": 1, "stopped": 4}

@@ -22,6 +22,7 @@ from .messages import Frame, Gap, Message
 
 POLICIES = ("block", "spill", "drop-oldest")
 BYTES = 256 * 2**20  # of frames in memory
+AT_ONCE = 64 * 2**20  # bytes of frames that are taken together
 FULL = "buffer full"
 LONGEST_GAP = 1000  # frames
 LEAST = 4  # frames, however large
@@ -62,17 +63,16 @@ class Buffer:
             self._changed.notify_all()
 
     def take(self, most: int, timeout_s: float) -> list[Message]:
-        """The oldest messages, at most `most`; waits for the first one; empty where none came."""
+        """The oldest messages, at most `most` and about AT_ONCE bytes; waits for the first one; empty where none came."""
         with self._changed:
             if not self._messages and not self._places:
                 self._changed.wait(timeout_s)
             found: list[Message] = []
-            while self._messages and len(found) < most:
-                found.append(self._messages.popleft())
-            while self._places and len(found) < most:
-                found.append(self._unspilled())
-            for message in found:
-                self._count(message, -1)
+            held = 0
+            while (self._messages or self._places) and len(found) < most and held < AT_ONCE:
+                found.append(self._messages.popleft() if self._messages else self._unspilled())
+                held += found[-1].data.nbytes if isinstance(found[-1], Frame) else 0
+                self._count(found[-1], -1)
             self._changed.notify_all()
             return found
 

@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from .frame_log import FrameLog
-
 EXPECTED, RECEIVED, LATE, LOST, UNPLANNED = 0, 1, 2, 3, 4
 WORDS = ("expected", "received", "late", "lost", "unplanned")
 FILE = "ledger.jsonl"
@@ -130,10 +128,9 @@ class LedgerFile:
         os.write(self._file, (json.dumps(entry) + "\n").encode())  # one call: a line is whole or not there
 
 
-def read_ledger(folder: Path, frames: FrameLog, points: int, planned: np.ndarray | None = None) -> Ledger:
-    """The ledger of a scan, from its frame log and its file; a line that a kill left half written is passed over."""
+def read_ledger(folder: Path, records: np.ndarray, points: int, planned: np.ndarray | None = None) -> Ledger:
+    """The ledger of a scan, from the records of its frames and its file; a line that a kill left half written is passed over."""
     ledger = Ledger(points, planned)
-    records = frames.records()
     late = records["late"] != 0
     ledger.status[records["position"][~late]] = RECEIVED
     ledger.status[records["position"][late]] = LATE

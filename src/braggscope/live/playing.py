@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .urls import Url
 
 REACH = 20  # places by which a frame that is out of order is moved, at most
-CHUNK = 256  # frames read at once
+CHUNK, CHUNK_BYTES = 256, 64 * 2**20  # frames read at once, at most, and their bytes
 PARAMETERS = {
     "rate": "frames per second; 0: as fast as they are taken",
     "lose": "share of frames that never come",
@@ -94,14 +94,16 @@ class Frames:
         self.stack, self.scan = scan.frames, scan
         self.rows, self.columns = (slice(0, n) for n in scan.frames.shape[1:])
         self._chunks: dict[int, np.ndarray] = {}
+        each = max(1, math.prod(self.stack.shape[1:]) * np.dtype(self.stack.dtype).itemsize)
+        self._many = max(1, min(CHUNK, CHUNK_BYTES // each))
 
     def __getitem__(self, number: int) -> Frame:
-        chunk, place = divmod(number, CHUNK)
+        chunk, place = divmod(number, self._many)
         if chunk not in self._chunks:
             while len(self._chunks) > 2:  # frames out of order come from the chunk before or after
                 self._chunks.pop(min(self._chunks, key=lambda one: -abs(one - chunk)))
-            stop = min((chunk + 1) * CHUNK, self.stack.shape[0])
-            self._chunks[chunk] = self.stack.read(slice(chunk * CHUNK, stop), self.rows, self.columns)
+            stop = min((chunk + 1) * self._many, self.stack.shape[0])
+            self._chunks[chunk] = self.stack.read(slice(chunk * self._many, stop), self.rows, self.columns)
         monitor = math.nan if self.scan.monitor is None else float(self.scan.monitor[number])
         return Frame(number, self._chunks[chunk][place], int(self.scan.order[number]), monitor)
 

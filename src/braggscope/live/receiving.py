@@ -21,7 +21,7 @@ from braggscope.core.errors import BraggscopeError, InputError
 
 from .buffer import Buffer
 from .recording import PATIENCE_S, Recorder
-from .run_folder import RunFolder, read_json, start_from
+from .run_folder import RunFolder, ScanFolder, read_json, start_from, write_json
 from .transports import receiver, source_url
 
 GROUP = 512  # messages recorded together, at most
@@ -39,9 +39,14 @@ def receive(run: RunFolder, asked: Mapping[str, Any], stop: threading.Event) -> 
     source = receiver(source_url(str(asked["source"])))
     patience = asked.get("patience_s")
     patience = PATIENCE_S if patience is None else float(patience)
-    recorder = Recorder(run, plan, patience, announced=getattr(source, "announces", False))
-    if recorder.scan is not None and hasattr(source, "skip"):
-        source.skip(np.flatnonzero(recorder.before))
+    scans, timeout, reported = asked.get("scans"), asked.get("timeout_s"), 0.0
+    says = {"announced": getattr(source, "announces", False), "repeats": getattr(source, "repeats", True)}
+    recorder = Recorder(run, plan, patience, most=scans, **says)
+    memory = _Memory(source)
+    if recorder.scan is not None:
+        memory.restore(recorder.scan)
+        if hasattr(source, "skip"):
+            source.skip(np.flatnonzero(recorder.before))
     buffer = Buffer(str(asked.get("buffer") or getattr(source, "policy", "block")))
     failed: list[BaseException] = []
 
@@ -56,18 +61,19 @@ def receive(run: RunFolder, asked: Mapping[str, Any], stop: threading.Event) -> 
 
     thread = threading.Thread(target=read, name="braggscope transport", daemon=True)
     thread.start()
-    scans, timeout, reported = asked.get("scans"), asked.get("timeout_s"), 0.0
     try:
-        while not stop.is_set() and not (scans and recorder.finished >= scans):
+        while not stop.is_set() and not (scans and recorder.finished >= scans) and not (failed and not len(buffer)):
             recorder.record(buffer.take(GROUP, WAIT_S))
-            if failed and not len(buffer):
-                raise failed[0]
             recorder.settle(timeout, not len(buffer))
+            memory.keep(recorder.scan)
             if time.time() - reported > REPORT_S:
                 reported = time.time()
                 _obey(run, recorder, stop)
                 _report(run, recorder, buffer)
-        recorder.finish("stopped")
+        if not failed:
+            while len(buffer):  # what came before it was told to stop
+                recorder.record(buffer.take(GROUP, 0))
+            recorder.finish("stopped")
     except OSError as error:
         with contextlib.suppress(OSError):  # where not even that can be written, the scan stays open and can be resumed
             recorder.finish("the disk could not take more")
@@ -77,9 +83,32 @@ def receive(run: RunFolder, asked: Mapping[str, Any], stop: threading.Event) -> 
         buffer.close()
         thread.join(5)
         source.close()
-        with contextlib.suppress(OSError):
-            _report(run, recorder, buffer, "ended")
+    if failed:  # the scan stays open: the one who watches starts this process again
+        raise failed[0]
+    with contextlib.suppress(OSError):
+        _report(run, recorder, buffer, "ended")
     return recorder.finished
+
+
+class _Memory:
+    """What a transport must know again when it is started in the middle of a scan, beside the scan's start."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.kept: tuple[int, Any] | None = None
+
+    def restore(self, scan: ScanFolder) -> None:
+        """Tell it what the last one knew."""
+        found = read_json(scan.path / "transport.json")
+        if found is not None and hasattr(self.source, "restore"):
+            self.source.restore(found)
+
+    def keep(self, scan: ScanFolder | None) -> None:
+        """Write down what it knows, where that is new."""
+        now = getattr(self.source, "state", None)
+        if scan is not None and now is not None and (scan.number, now) != self.kept:
+            write_json(scan.path / "transport.json", now)
+            self.kept = (scan.number, now)
 
 
 def _obey(run: RunFolder, recorder: Recorder, stop: threading.Event) -> None:
@@ -114,6 +143,7 @@ def main(path: str) -> int:
         signal.signal(number, lambda *_: stop.set())
     run = RunFolder(Path(path))
     try:
+        run.claim("receiver")
         receive(run, read_json(run.path / "run.json"), stop)
     except BraggscopeError as error:
         run.report("receiver", state="failed", error=str(error))

@@ -17,7 +17,7 @@ import numpy as np
 from braggscope.core.errors import InputError
 
 from .frame_log import FrameWriter
-from .ledger import LATE, RECEIVED, Ledger, LedgerFile, read_ledger
+from .ledger import LATE, RECEIVED, LedgerFile, read_ledger
 from .messages import End, Frame, Gap, Message, Start
 from .run_folder import RunFolder, ScanFolder, start_document, write_json
 
@@ -31,19 +31,28 @@ class Recorder:
     plan: What is known of the scan beforehand, where the transport does not say it.
     announced: Whether the transport says when a scan begins, so that frames before that are not the first ones of a scan. Where
         it is not known, a start that comes tells it.
+    repeats: Whether the transport says again how the scan under way began to a receiver that comes late.
+    most: How many scans to record; what comes then is refused. None: all.
     """
 
     def __init__(
-        self, run: RunFolder, plan: Start | None = None, patience_s: float = PATIENCE_S, *, announced: bool = False
+        self,
+        run: RunFolder,
+        plan: Start | None = None,
+        patience_s: float = PATIENCE_S,
+        *,
+        announced: bool = False,
+        repeats: bool = True,
+        most: int | None = None,
     ) -> None:
-        self.run, self.plan, self.patience_s = run, plan, patience_s
+        self.run, self.plan, self.patience_s, self.most = run, plan, patience_s, most
         self.scan: ScanFolder | None = None
         self.finished = 0
         self.refused = 0  # outside any scan
-        self._announced = announced
+        self._announced, self._repeats = announced, repeats
         self._over: str | None = None
         self._over_at = 0.0
-        self._resumed = False  # and the scan's start has not come again
+        self._resumed = False  # and the scan's start is still to come again
         self._resume()
 
     # -- one scan ---------------------------------------------------------------------------------------------------------
@@ -65,7 +74,10 @@ class Recorder:
             if same and (self._resumed or not self.counts["received"]):
                 self._resumed = False
                 return
-            self.finish("the next scan began")
+            self.finish(self._over or ("the next scan began" if self.ledger.waiting else "complete"))
+        if self.most is not None and self.finished >= self.most:
+            self.refused += 1
+            return
         self._open(self.run.next_scan(start), start)
 
     def _resume(self) -> None:
@@ -78,18 +90,16 @@ class Recorder:
             start = left[-1].started
             assert start is not None
             self._open(left[-1], start)
-            self._resumed = True
+            self._resumed = self._repeats
 
     def _open(self, folder: ScanFolder, start: Start) -> None:
-        self.scan, self.start = folder, start
+        self.scan, self.start, self._resumed = folder, start, False
         self._order = start.order
         self._ordered = True  # whether the position of a missing number is known
         self._writer: FrameWriter | None = None
         if start.frame_shape is not None and start.dtype is not None:
             self._prepare()
-            self.ledger = read_ledger(folder.path, folder.frames, start.points, start.planned)
-        else:
-            self.ledger = Ledger(start.points, start.planned)
+        self.ledger = read_ledger(folder.path, folder.records, start.points, start.planned)
         self.before = np.isin(self.ledger.status, (RECEIVED, LATE))  # recorded by an earlier receiver: no duplicates
         self._file = LedgerFile(folder.path, self.ledger)
         self._noted = (self.ledger.duplicates, self.ledger.outside, self.ledger.refused.copy())
@@ -130,7 +140,8 @@ class Recorder:
     def _frame(self, frame: Frame, found: list[tuple[Frame, int, bool]]) -> None:
         """Enter a frame in the ledger; add it to those that are to be written."""
         if self.scan is None:
-            if self._announced or self.plan is None or not self.plan.axes:
+            enough = self.most is not None and self.finished >= self.most
+            if enough or self._announced or self.plan is None or not self.plan.axes:
                 self.refused += 1  # one that came when its scan was over, or before any began
                 return
             shape = (int(frame.data.shape[0]), int(frame.data.shape[1]))

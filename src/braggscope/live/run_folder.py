@@ -4,9 +4,11 @@
       run.json            what `watch` was asked for
       control.json        pause, region, thresholds, remapping: what a user or the beamline asks for now
       parts/NAME.json     each part's own report (receiver, mapper, trainer, server): process, time, figures
+      parts/NAME.lock     held by the one process that may write what is that part's
       models/             version_0001.safetensors ..., current.json (version, file), history.jsonl (a line for each version)
       scan_0001/          one for each scan of the run
         start.json        grid, frame shape, type, modality, geometry
+        transport.json    what the transport must know again after a restart
         frames.bin, index.bin             frames as they came (frame_log)
         ledger.jsonl, ledger.json         what was lost, late, refused; counts now (ledger)
         results.bin, results.json         records of mapped frames (result_log)
@@ -19,9 +21,11 @@ JSON files are written beside and renamed, so that a reader sees the old or the 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,13 +34,15 @@ from typing import Any
 
 import numpy as np
 
+from braggscope.core.errors import BraggscopeError
 from braggscope.core.scan import Axis
 
-from .frame_log import FrameLog
+from .frame_log import RECORD, FrameLog
 from .messages import Start
 from .result_log import ResultLog
 
 SUFFIX = ".live"
+CLAIM_S = 10.0  # for the process before to end
 SCAN = re.compile(r"scan_(\d{4,})")
 
 
@@ -60,8 +66,12 @@ class ScanFolder:
     @property
     def started(self) -> Start | None:
         """How it began; None before."""
-        found = read_json(self.path / "start.json")
-        return None if found is None else start_from(found)
+        path = self.path / "start.json"
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return None
+        return _started(str(path), stat.st_mtime_ns, stat.st_size)
 
     @property
     def frames(self) -> FrameLog:
@@ -70,6 +80,12 @@ class ScanFolder:
         if start is None or start.frame_shape is None or start.dtype is None:
             raise ValueError(f"{self.path} has no start")
         return FrameLog(self.path, start.frame_shape, np.dtype(start.dtype))
+
+    @property
+    def records(self) -> np.ndarray:
+        """The records of the frames so far; none before there is a start and a frame."""
+        start = self.started
+        return np.zeros(0, RECORD) if start is None or start.frame_shape is None else self.frames.records()
 
     @property
     def results(self) -> ResultLog:
@@ -115,6 +131,36 @@ class RunFolder:
         """What a part said last; empty before."""
         return read_json(self.path / "parts" / f"{part}.json") or {}
 
+    def claim(self, part: str) -> None:
+        """Be the one process that does a part of this run, until it ends. Raises BraggscopeError where another does it."""
+        import fcntl
+
+        (self.path / "parts").mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.path / "parts" / f"{part}.lock", os.O_RDWR | os.O_CREAT, 0o644)  # closed by the end of the process
+        until = time.time() + CLAIM_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.time() > until:
+                    other = self.reported(part).get("pid")
+                    raise BraggscopeError(f"another process ({other}) is the {part} of this run") from None
+                time.sleep(0.05)
+
+    def claimed(self) -> dict[str, int]:
+        """The parts that a process is working on, with its number."""
+        import fcntl
+
+        found = {}
+        for path in (self.path / "parts").glob("*.lock"):
+            with path.open("r+b") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    found[path.stem] = int(self.reported(path.stem).get("pid", 0))
+        return found
+
     @property
     def control(self) -> dict[str, Any]:
         """What is asked for now; see `control`."""
@@ -124,6 +170,12 @@ class RunFolder:
     def models(self) -> Path:
         """Folder of the models."""
         return self.path / "models"
+
+
+@functools.lru_cache(maxsize=8)
+def _started(path: str, changed: int, size: int) -> Start:
+    """The start in a file; read again when the file has changed."""
+    return start_from(read_json(Path(path)))
 
 
 def start_document(start: Start) -> dict[str, Any]:
@@ -157,7 +209,7 @@ def start_from(document: Mapping[str, Any]) -> Start:
 
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON file whole or not at all."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
     beside.write_text(json.dumps(document))
     os.replace(beside, path)
 

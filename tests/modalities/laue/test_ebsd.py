@@ -130,7 +130,7 @@ def test_another_film_does_not_agree_and_that_is_said(film_map):
 
 
 def test_maps_of_a_few_points_are_refused_and_of_a_few_grains_doubted(film_map):
-    with pytest.raises(InputError, match="only .* points are in a grain of both maps; to lay one over the other takes 50"):
+    with pytest.raises(InputError, match=r"only .* points are in a grain of both maps; to lay one over the other takes 50"):
         compare_ebsd(film_map(3, (6, 6)), film_map(3, (6, 6)), turns=(0.0,), within=0.0, scale_within=0.0)
     few = film_map(3, (12, 12), step=0.05)
     found = compare_ebsd(few, few, turns=(0.0,), within=0.0, scale_within=0.0)

@@ -67,7 +67,7 @@ def _of_run(run: RunFolder, stop: Callable[[], bool]) -> Iterator[Document]:
     yield "descriptor", descriptor
     read, events = 0, 0
     while True:
-        over = folder.done is not None or stop()
+        over = folder.done is not None or not folder.path.exists() or stop()  # the folder goes when the map is written
         records = folder.results.records(read)
         read += len(records)
         for first in range(0, len(records), PAGE):

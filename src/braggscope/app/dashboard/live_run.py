@@ -199,7 +199,7 @@ class LiveRun:
             found["scan"], found["scans"] = one.folder.number, [self._line(f) for f in self.run.scans()]
             if start is not None:
                 found |= {"frame_shape": start.frame_shape, "modality": start.modality, "title": start.scan}
-            found["state"] = self._state(one, mapper)
+            found["state"] = self._state(one)
             current = receiver.get("scan") == one.folder.number
             found["ledger"] = (receiver.get("counts") if current else None) or read_json(one.folder.path / "ledger.json")
             found["rates"] = {
@@ -222,7 +222,7 @@ class LiveRun:
         said = self.run.reported(name)
         return {**said, "alive": time.time() - float(said["time"]) < ALIVE_S} if said else {}
 
-    def _state(self, one: _Scan, mapper: dict[str, Any]) -> str:
+    def _state(self, one: _Scan) -> str:
         if one.folder.done is not None:
             return "done"
         if self.run.control.get("paused"):
@@ -312,4 +312,5 @@ class LiveRun:
         """See `provider.Provider`."""
         if not self.run.path.exists():
             raise Missing("the run is over")
-        return ask(self.run, document)
+        with self._lock:  # what is asked for is added to what was
+            return ask(self.run, document)

@@ -112,7 +112,8 @@ def variables(request: Request, scan: ScanNumber = None) -> list[dict[str, Any]]
 def one_variable(request: Request, variable: str, scan: ScanNumber = None) -> Response:
     """A variable of the map (a quantity, its `_std`, `flag` ...)."""
     shown = _provider(request).shown(scan)
-    return binary(shown.array(_known(shown, variable)), shown.shape, shown.count)
+    count = shown.count  # before the values: what comes meanwhile is asked for again
+    return binary(shown.array(_known(shown, variable)), shown.shape, count)
 
 
 @reading.get("/changes")
@@ -126,11 +127,12 @@ def changes(
     provider = _provider(request)
     shown = provider.shown(scan)
     names = [_known(shown, name) for name in variables.split(",") if name]
+    count = shown.count  # as above
     positions = provider.changes(since, scan)
     if positions is None:
-        return {"count": shown.count, "positions": [], "values": {}, "whole": True}
+        return {"count": count, "positions": [], "values": {}, "whole": True}
     values = {name: listed(shown.values[name][positions]) for name in names}
-    return {"count": shown.count, "positions": positions.tolist(), "values": values, "whole": False}
+    return {"count": count, "positions": positions.tolist(), "values": values, "whole": False}
 
 
 @reading.get("/history/{variable}", responses=BINARY, response_class=Response)

@@ -61,7 +61,6 @@ class Asked:
     remap: bool = False
     device: str = "cpu"
     workers: int = 1
-    overwrite: bool = False
     command: str = ""
 
     def write(self, run: RunFolder) -> None:

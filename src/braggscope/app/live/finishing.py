@@ -18,7 +18,7 @@ def ledger_of(folder: ScanFolder) -> Ledger:
     """The ledger of a scan from what is on the disk."""
     start = folder.started
     assert start is not None
-    return read_ledger(folder.path, folder.frames, start.points, start.planned)
+    return read_ledger(folder.path, folder.records, start.points, start.planned)
 
 
 def figures(folder: ScanFolder) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def figures(folder: ScanFolder) -> dict[str, Any]:
 
 def latency(folder: ScanFolder) -> dict[str, float | None]:
     """Median and 99th percentile of the time from a frame to its first place in the map."""
-    records, frames = folder.results.records(), folder.frames.records()
+    records, frames = folder.results.records(), folder.records
     if not len(records) or not len(frames):
         return {"p50": None, "p99": None}
     _, first = np.unique(records["position"], return_index=True)
@@ -79,11 +79,10 @@ def ledger_arrays(folder: ScanFolder) -> dict[str, Any]:
     """The ledger as `maps.save` stores it."""
     start, ledger = folder.started, ledger_of(folder)
     assert start is not None
-    kept = read_json(folder.path / "ledger.json") or {}
     return {
         "status": ledger.status.reshape(start.shape),
         "status_words": list(WORDS),
         "reason": ledger.reason.reshape(start.shape),
         "reasons": list(ledger.reasons),
-        "counts": {**ledger.counts(), "rate_hz": float(kept.get("rate_hz", 0.0)), "latency_ms": latency(folder)},
+        "counts": figures(folder),
     }

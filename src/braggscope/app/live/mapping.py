@@ -66,6 +66,7 @@ def main(path: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the watching process says when it is over
     run_folder = RunFolder(Path(path))
     try:
+        run_folder.claim("mapper")
         follow(run_folder)
     except BraggscopeError as error:
         run_folder.report("mapper", state="failed", error=str(error), input=isinstance(error, InputError))

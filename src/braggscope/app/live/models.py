@@ -10,7 +10,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from braggscope.core.learned import Learned
@@ -98,8 +97,3 @@ class Swap:
             except Exception as error:  # a model that does not suit must not end the map
                 self._failed = newest
                 self.run.report("swap", state="failed", version=newest, error=f"{type(error).__name__}: {error}")
-
-
-def version_file(run: RunFolder, version: int) -> Path:
-    """The file of a version."""
-    return run.models / f"version_{version:04d}.safetensors"

@@ -8,6 +8,7 @@ frame log again. Frames that a method has used are those of its state (`seen`), 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import time
@@ -23,6 +24,7 @@ from braggscope.core.errors import BraggscopeError
 from braggscope.core.estimator import PerFrame
 from braggscope.core.learned import Learned
 from braggscope.core.model import Model
+from braggscope.core.scan import Scan
 from braggscope.engine.local import Progress, run
 from braggscope.live.recorded import Follower
 from braggscope.live.result_log import ResultWriter
@@ -32,7 +34,7 @@ from ..mapping import Keeper
 from ..provenance import provenance
 from .asked import Asked
 from .finishing import figures, ledger_arrays, with_ledger, with_versions
-from .models import Swap, current_model
+from .models import Swap, current_model, current_version
 
 MOST = 256  # frames in a batch: a quarter of a second of the slowest method at 1 kHz
 POLL_S = 0.001
@@ -68,6 +70,7 @@ class ScanMapper:
         self.scan = self.asked.scan(self.folder)
         model = self._first_model()
         self.scan, self.kind, estimator = self.asked.parts(self.scan, model)
+        self.estimator_prepares = estimator.prepares_on_scan
         if estimator.prepares_on_scan or estimator.reads == "pixels":
             wanted = self.asked.first or math.prod(self.scan.shape)
             self._wait(lambda: self._frames() >= wanted or self.folder.ended is not None)
@@ -76,13 +79,24 @@ class ScanMapper:
         self.attributes = provenance(self.scan, self.kind, estimator, hashed=False)
         self.attributes |= {"input_file": self.asked.source, "command": self.asked.command or self.attributes["command"]}
         self.attributes["title"] = f"{self.kind.name} {estimator.name}: {self.asked.source}"
-        self.estimator = estimator.prepare(self.scan)
+        self.estimator = estimator.prepare(self._first_frames())
         self.state = self.estimator.init(self.scan)
         self._take_up()
         self._describe()
         if isinstance(self.estimator, Learned):
             self.swap = Swap(self.run, self._method_of, self.version)
         return True
+
+    def _first_frames(self) -> Scan:
+        """What a method prepares itself on: the first frames where so many were asked for, whatever has come since."""
+        if self.asked.first is None or not self.estimator_prepares:
+            return self.scan
+        monitor = self.scan.monitor
+        return dataclasses.replace(
+            self.scan,
+            order=self.scan.order[: self.asked.first],
+            monitor=None if monitor is None else monitor[: self.asked.first],
+        )
 
     def _frames(self) -> int:
         start = self.folder.started
@@ -100,8 +114,8 @@ class ScanMapper:
     def _first_model(self) -> Model | None:
         """The newest model of the run; waits for the first one where the method has none and is being trained."""
         if self.asked.train and self.asked.model is None:
-            self._wait(lambda: current_model(self.run) is not None or self._untrained())
-            if current_model(self.run) is None:
+            self._wait(lambda: current_version(self.run) > 0 or self._untrained())
+            if not current_version(self.run):
                 raise BraggscopeError(f"the run ended before a model was trained; {self.run.path} holds its frames")
         found = current_model(self.run)
         if found is None:
@@ -112,7 +126,7 @@ class ScanMapper:
     def _untrained(self) -> bool:
         """Whether there will be no model any more."""
         over = self.run.reported("trainer").get("state") in ("ended", "failed")
-        return over and current_model(self.run) is None
+        return over and not current_version(self.run)
 
     def _method_of(self, model: Model) -> Learned:
         """The method with another model, after it has mapped a frame: the first one is slow."""
@@ -170,7 +184,7 @@ class ScanMapper:
     def step(self) -> bool:
         """Map some frames, if there are any to be mapped now; whether there were."""
         control = self._control()
-        if control.get("paused"):
+        if control.get("paused") and not control.get("stop"):
             self.report("paused")
             time.sleep(IDLE_S)
             return False
@@ -192,18 +206,18 @@ class ScanMapper:
 
     def _next(self, region: Any) -> np.ndarray:
         """Places in the frame log of frames that are to be mapped now, at most MOST, unbroken."""
-        looked = self.following.count
         if self.following.advance():
             self.scan = self.following.scan
         if self.looked < self.following.count and self.estimator.reads == "frames":
             positions = self.following.records["position"][self.looked :]
             fresh = self.looked + np.flatnonzero(~self.state["seen"][positions])
             self.waiting = np.concatenate([self.waiting, fresh]) if len(self.waiting) else fresh
-        self.looked = max(looked, self.following.count)
-        taken = np.arange(min(MOST, len(self.waiting)))
+        self.looked = self.following.count
+        most = min(MOST, self.scan.batch_size())
+        taken = np.arange(min(most, len(self.waiting)))
         if region is not None and len(self.scan.shape) == 2:
             row, column = np.divmod(self.following.records["position"][self.waiting], self.scan.shape[1])
-            taken = np.flatnonzero((row >= region[0]) & (row < region[1]) & (column >= region[2]) & (column < region[3]))[:MOST]
+            taken = np.flatnonzero((row >= region[0]) & (row < region[1]) & (column >= region[2]) & (column < region[3]))[:most]
         gap = np.flatnonzero(np.diff(self.waiting[taken]) != 1)
         taken = taken[: gap[0] + 1] if len(gap) else taken  # one read
         which = self.waiting[taken]
@@ -242,7 +256,7 @@ class ScanMapper:
         before = self.version if self.asked.remap else control.get("remap")
         if before is None or self.swap is None or not self.logged:
             return False
-        old = np.flatnonzero(self.mapped_by < min(before, self.version))[:MOST]
+        old = np.flatnonzero(self.mapped_by < min(before, self.version))[: min(MOST, self.scan.batch_size())]
         if not len(old):
             return False
         places = np.flatnonzero(np.isin(self.scan.order, old))

@@ -92,7 +92,7 @@ def asked_for(
             raise InputError(
                 f"method '{trial.name}' has no model; give the file of one with --method, or --train to train it on the way"
             )
-    if transports()[url.scheme].__name__.endswith(("stream2", "folder")) and planned is None:
+    if not getattr(transports()[url.scheme], "KNOWS_GRID", True) and planned is None:
         raise InputError(f"source {url.scheme}: does not know the scan's grid; give it with --grid ROWS COLUMNS or --plan SCAN")
     return Asked(
         source=source,

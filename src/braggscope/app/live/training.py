@@ -42,14 +42,17 @@ def follow(run: RunFolder) -> int:
     asked = Asked.read(run)
     set_workers(1)
     published = rounds = 0
-    frames, longer, last = 0.0, 1.0, math.inf
+    frames, longer, last, number = 0.0, 1.0, math.inf, 0
     while not (run.control.get("stop") or (_ended(run) and (rounds or current_version(run) or not _any(run)))):
         folder = _scan(run)
-        scan = None if folder is None else _frames(folder, asked)
-        count = 0 if scan is None else len(scan.order)
+        if folder is not None and folder.number != number:  # another scan: its frames count anew
+            number, frames = folder.number, 0.0
+        count = 0 if folder is None else len(folder.records)
         first = _ended(run) and not rounds  # the scan was over before there was a model: one round with what came
         enough = first or count >= max(LEAST_FRAMES, GROWTH * frames)
-        if scan is None or not enough or (asked.rounds and rounds >= asked.rounds):
+        done = asked.rounds is not None and rounds >= asked.rounds
+        scan = _frames(folder, asked) if folder is not None and enough and not done else None
+        if scan is None:
             run.report("trainer", state="waiting", rounds=rounds, frames=count)
             time.sleep(LOOK_S)
             continue
@@ -138,6 +141,7 @@ def main(path: str) -> int:
     os.nice(NICE)
     run = RunFolder(Path(path))
     try:
+        run.claim("trainer")
         follow(run)
     except BraggscopeError as error:
         run.report("trainer", state="failed", error=str(error))

@@ -5,6 +5,9 @@ Nothing is kept in this process that is not in the run folder, so that it may be
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -31,8 +34,10 @@ MODULES = {
     "server": "braggscope.app.dashboard.running",
 }
 LOOK_S = 0.1
+OPTIONAL = ("trainer", "server")
 RESTARTS = 5  # of one part within
-WITHIN_S = 60.0
+WITHIN_S = 600.0
+ENDS_S = 10.0  # for the processes of a run whose watch was killed
 READY_S = 60.0  # for the mapper to be there before frames are asked for
 LOG = "parts/{}.log"
 
@@ -86,18 +91,19 @@ class Watch:
             if code is None or code == 0:
                 continue
             said = self.run.reported(name)
-            if said.get("state") == "failed":
-                if name in ("trainer", "server"):
-                    self.failed = f"the {name} ended: {said.get('error')}"
-                    del self.parts[name]
-                    continue
-                kind = InputError if code == 2 else BraggscopeError
-                raise kind(str(said.get("error")))
-            if len([t for t in part.starts if t > time.time() - WITHIN_S]) > RESTARTS:
-                raise BraggscopeError(
-                    f"the {name} died {RESTARTS} times within a minute; {self.run.path / LOG.format(name)} says why"
-                )
-            self.start(name)
+            failed = said.get("state") == "failed"
+            if not failed and len([t for t in part.starts if t > time.time() - WITHIN_S]) <= RESTARTS:
+                self.start(name)
+                continue
+            log = self.run.path / LOG.format(name)
+            often = f"the {name} died {RESTARTS} times within {WITHIN_S / 60:g} minutes; {log} says why"
+            why = str(said.get("error")) if failed else often
+            if name in OPTIONAL:  # the map goes on without it
+                self.failed = f"the {name} ended: {why}"
+                self.run.report(name, state="failed", error=why)
+                del self.parts[name]
+                continue
+            raise (InputError if failed and code == 2 else BraggscopeError)(why)
         return self.parts["mapper"].process.poll() is None or self.parts["receiver"].process.poll() is None
 
     def end(self) -> None:
@@ -176,6 +182,23 @@ def _what_is_left(error: InputError, run: RunFolder, asked: Asked) -> InputError
     return InputError(f"{error}; {run.path} holds the {kept} frames that came (`braggscope map` takes its scan folders)")
 
 
+def _numbered(output: Path) -> list[Path]:
+    """The files that maps of further scans may be called, where they exist."""
+    return sorted(p for p in output.parent.glob(f"{output.stem}-*{output.suffix}") if p.stem[len(output.stem) + 1 :].isdigit())
+
+
+def _end_orphans(run: RunFolder) -> None:
+    """End the processes of a run whose watch was killed: they have gone on until now. Raises InputError where they stay."""
+    for process in run.claimed().values():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGTERM)
+    until = time.time() + ENDS_S
+    while working := run.claimed():
+        if time.time() > until:
+            raise InputError(f"{run.path} cannot be resumed: process {next(iter(working.values()))} still works on it")
+        time.sleep(0.05)
+
+
 def _new(run: RunFolder, told: set[int]) -> Iterator[dict[str, Any]]:
     """Scans whose map was written since the last look."""
     for scan in run.scans():
@@ -197,16 +220,22 @@ def prepared(asked: Asked, *, overwrite: bool, resume: bool) -> RunFolder:
         if read_json(run.path / "run.json") is None:
             raise InputError(f"there is nothing to resume: {run.path} does not exist")
         earlier = Asked.read(run)
-        for name in ("source", "method", "model", "modality"):
-            if getattr(earlier, name) != getattr(asked, name):
-                raise InputError(
-                    f"{run.path} cannot be resumed: {name} was {getattr(earlier, name)} and is {getattr(asked, name)}"
-                )
-        (run.path / "control.json").unlink(missing_ok=True)
+        for name in (one.name for one in dataclasses.fields(Asked) if one.name != "command"):
+            was, now = (json.loads(json.dumps(getattr(one, name))) for one in (earlier, asked))
+            if was != now:
+                raise InputError(f"{run.path} cannot be resumed: {name} was {was} and is {now}; repeat the command as it was")
+        _end_orphans(run)
+        for left in (run.path / "control.json", *(run.path / "parts").glob("*.json")):
+            left.unlink(missing_ok=True)
         return run
+    if run.path.exists() and (working := run.claimed()):
+        listed = ", ".join(f"{name} ({process})" for name, process in working.items())
+        raise InputError(f"a run in {run.path} goes on: {listed}; --resume takes it over")
     url = source_url(asked.source)
     inputs = (url.place,) if Path(url.place).exists() else ()
     check_output(asked.output, overwrite=overwrite, inputs=inputs, resumable=True)
+    if not overwrite and asked.scans != 1 and (taken := _numbered(Path(asked.output))):
+        raise InputError(f"{taken[0]} exists, which is what the map of a further scan would be called; use --overwrite")
     if url.scheme == "replay":
         receiver(url).close()  # whether the file is there, is a scan, and says what it must
     shutil.rmtree(run.path, ignore_errors=True)

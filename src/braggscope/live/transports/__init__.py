@@ -5,6 +5,7 @@ A module has
     SCHEMES: names of its URL schemes and what each is for;
     PARAMETERS: what may follow "?" in its URL, and what it means;
     PACKAGES: optional packages it needs;
+    KNOWS_GRID: False where a scan comes without its grid;
     open(url) -> Receiver;
     simulate(url) -> Sender: the detector's side, for `braggscope play` and tests; not for `replay`, which needs none.
 
@@ -30,7 +31,9 @@ class Receiver(Protocol):
     """The receiving end. Never raises for what comes from outside: that is `Refused`.
 
     It may also have `policy` (of the buffer, where the user says none; else "block"), `announces` (True: every scan begins with
-    a Start, a frame outside one is refused), and `skip(positions)` (these were recorded before a restart).
+    a Start, a frame outside one is refused), `repeats` (False: a receiver that comes late is not told how the scan under way
+    began), `skip(positions)` (these were recorded before a restart), and `state` with `restore(state)` (plain values that one
+    which is started again in the middle of a scan must know).
     """
 
     def receive(self, timeout_s: float, most: int = 256) -> Sequence[Message]:

@@ -7,6 +7,7 @@ when the first one is read (`first=` says it otherwise); of a file with several 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -28,10 +29,12 @@ PARAMETERS = {
     "still": "seconds that a file must have stood still (0.1)",
     "format": "of the simulator: npy (default) or tif",
 }
+KNOWS_GRID = False  # the scan is not described: --grid or --plan does
 PACKAGES: tuple[str, ...] = ()
 STILL_S = 0.1
 POLL_S = 0.02
 TRIES_S = 5.0  # how long a file that stands still and cannot be read is tried again
+CBF_HEADER, CBF_BEGIN = 2**20, b"\x0c\x1a\x04\xd5"  # longest header; what stands before the pixels
 NUMBER = re.compile(r"(\d+)(?!.*\d)")
 SUFFIXES = (".tif", ".tiff", ".cbf", ".edf", ".npy", ".h5", ".hdf5", ".nxs", ".mccd", ".mar345", ".img")
 
@@ -69,20 +72,27 @@ class Folder:
     def _ready(self) -> list[str]:
         """Files that are not read yet and stand still, by number."""
         now = time.time()
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name in self._done or self._match not in name or not name.lower().endswith(SUFFIXES):
-                    continue
-                try:
-                    stat = entry.stat()
-                except OSError:  # renamed or deleted since
-                    continue
-                size = (stat.st_size, stat.st_mtime_ns)
-                if self._seen.get(name) != size:
-                    self._seen[name], self._since[name] = size, now
+        for name, size in self._listed().items():
+            if self._seen.get(name) != size:
+                self._seen[name], self._since[name] = size, now
         still = [n for n in self._seen if now - self._since[n] >= self._still and self._seen[n][0]]
         return sorted(still, key=lambda name: (_number(name) or 0, name))
+
+    def _listed(self) -> dict[str, tuple[int, int]]:
+        """Size and time of the files that are not read yet; none while the folder cannot be listed."""
+        found = {}
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name in self._done or self._match not in name or not name.lower().endswith(SUFFIXES):
+                        continue
+                    with contextlib.suppress(OSError):  # renamed or deleted since
+                        stat = entry.stat()
+                        found[name] = stat.st_size, stat.st_mtime_ns
+        except OSError:  # gone for a moment, as folders on a network are
+            return {}
+        return found
 
     def _read(self, name: str) -> list[Message]:
         """The frames of a file; nothing where it cannot be read yet."""
@@ -90,11 +100,13 @@ class Folder:
         if number is None:
             return self._refuse(name, "no number in the name")
         try:
+            if name.lower().endswith(".cbf") and not _whole_cbf(self._folder / name):
+                raise ValueError("cut off")  # a reader may look for its end for ever
             scan = open_scan(self._folder / name)
             assert scan.frames is not None
             count, rows, columns = scan.frames.shape
             frames = scan.frames.read(slice(0, count), slice(0, rows), slice(0, columns))
-        except (InputError, OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
+        except Exception as error:  # whatever is wrong with one file must not end the scan
             if time.time() - self._since[name] < TRIES_S:
                 return []
             return self._refuse(name, f"unreadable ({type(error).__name__})")
@@ -115,6 +127,14 @@ class Folder:
         self._done.add(name)
         self._seen.pop(name, None)
         self._since.pop(name, None)
+
+
+def _whole_cbf(path: Path) -> bool:
+    """Whether a CBF file has as many bytes as its header says."""
+    with path.open("rb") as file:
+        head = file.read(CBF_HEADER)
+    size, begin = re.search(rb"X-Binary-Size:\s*(\d+)", head), head.find(CBF_BEGIN)
+    return size is not None and begin >= 0 and path.stat().st_size >= begin + len(CBF_BEGIN) + int(size[1])
 
 
 def _number(name: str) -> int | None:

@@ -39,6 +39,7 @@ PARAMETERS = {
 PACKAGES: tuple[str, ...] = ()
 POLL_S = 0.02
 STILL_S = 0.1
+AT_ONCE = 64 * 2**20  # bytes of frames that are read together
 
 
 class Growing:
@@ -79,9 +80,9 @@ class Growing:
 
     def _look(self) -> Scan | None:
         """The scan as it is now; None where the file is not there, not readable now, or has no frames yet."""
-        if not self._path.exists():
-            return None
         try:
+            if not self._path.exists():
+                return None
             scan = open_scan(self._path, self._name)
         except (InputError, OSError, RuntimeError, KeyError, ValueError):
             return None  # half written: the next look tells
@@ -115,7 +116,8 @@ class Growing:
             count, there = min(scan.frames.shape[0], len(scan.order)), _written(scan.frames)
             if there is not None:
                 count = int(there[:count].nonzero()[0].max(initial=-1)) + 1  # a hole is passed over when later frames are there
-            stop = min(self._settled(count), self._read + most)
+            each = max(1, math.prod(scan.frames.shape[1:]) * np.dtype(scan.frames.dtype).itemsize)
+            stop = min(self._settled(count), self._read + max(1, min(most, AT_ONCE // each)))
             if stop <= self._read:
                 return []
             frames = scan.frames.read(slice(self._read, stop), rows, columns)

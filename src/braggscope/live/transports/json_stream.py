@@ -33,6 +33,8 @@ FRAME_HEADER = 4096
 class JsonReceiver:
     """The receiving end."""
 
+    repeats = False
+
     def __init__(self, url: Url) -> None:
         self._socket = Pull(url, LARGEST_FRAME + LARGEST_HEADER)
 

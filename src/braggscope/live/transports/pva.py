@@ -4,7 +4,8 @@ PV Access has no back-pressure: the server drops what a slow client does not tak
 queue, the server is asked for a long queue of its own (4000 frames, pipelined), and `uniqueId`, which counts frames, shows what
 is missing all the same. The attributes `position` and `monitor` of the array are used where they are sent. A channel NAME:scan
 with a JSON text tells how a scan begins and ends; without it the plan comes from the user, and uniqueId of the first frame is
-number 0. It has 32 bits, and begins again behind the largest.
+number 0. It has 32 bits, and begins again behind the largest. What the server sends on subscription is its last frame, of an
+earlier scan: it is passed over where no start was sent.
 
 Arrays that a codec plugin compressed by lz4 or bslz4 are decoded, other codecs are refused.
 """
@@ -16,7 +17,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,8 @@ class PvaReceiver:
         self._arrived: deque[tuple[str, Any, float]] = deque()
         self._signal = threading.Event()
         self._first: int | None = None
-        self._scanning = False
+        self._fresh = False  # whether frames are new ones; the first that comes is what was there before
+        self._restored = False
         address = url.parameters.get("address")
         conf = {"EPICS_PVA_ADDR_LIST": address, "EPICS_PVA_AUTO_ADDR_LIST": "NO"} if address else None
         self._context = Context("pva", conf=conf, useenv=True, nt=False)
@@ -82,14 +84,30 @@ class PvaReceiver:
         found: list[Message] = []
         while self._arrived and len(found) < most:
             kind, value, at = self._arrived.popleft()
+            if kind == "frame" and not self._fresh:
+                self._fresh = True
+                continue
             message = text(value) if kind == "text" else array(value, at, self._first)
             if isinstance(message, Start):
-                self._first = None  # the next frame is number 0
+                self._fresh = True
+                if not self._restored:  # else it is the start of the scan under way, sent again on subscription
+                    self._first = None  # the next frame is number 0
+                self._restored = False
             elif isinstance(message, Frame) and self._first is None:
                 self._first = int(value["uniqueId"])
             if message is not None:
                 found.append(message)
         return found
+
+    @property
+    def state(self) -> dict[str, int] | None:
+        """What a receiver that is started again in this scan must know: uniqueId of frame 0."""
+        first = self._first
+        return None if first is None else {"first": first}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Count frames as the last receiver did; what was there before is then a frame of this scan."""
+        self._first, self._restored, self._fresh = int(state["first"]), True, True
 
     def close(self) -> None:
         """Close the subscriptions."""

@@ -29,6 +29,7 @@ PARAMETERS = {
     "channel": "name of the threshold; by default the first",
     "compression": "of the simulator: bslz4 (default), lz4 or none",
 }
+KNOWS_GRID = False  # the scan is not described: --grid or --plan does
 PACKAGES: tuple[str, ...] = ("zmq", "cbor2")
 ARRAY, COMPRESSED, MARKED = 40, 56500, 55799
 MARK = b"\xd9\xd9\xf7"  # tag 55799
@@ -53,6 +54,7 @@ class Stream2Receiver:
     """The receiving end."""
 
     announces = True  # images that are left over from an earlier series begin none
+    repeats = False
 
     def __init__(self, url: Url) -> None:
         self._socket = Pull(url, LARGEST_FRAME)

@@ -102,7 +102,9 @@ export function wireControl(state, region, shownVariable, map) {
   $("threshold-set").onclick = () => {
     const limits = [number("threshold-low"), number("threshold-high")];
     if (limits.some((v) => Number.isNaN(v))) { $("control-note").textContent = "thresholds must be numbers"; return; }
-    ask("control", { thresholds: limits.every((v) => v === null) ? null : { [shownVariable()]: limits } }, "thresholds are set");
+    const all = { ...state.status.control?.thresholds, [shownVariable()]: limits };
+    if (limits.every((v) => v === null)) delete all[shownVariable()];
+    ask("control", { thresholds: all }, "thresholds are set");
   };
 }
 

@@ -115,7 +115,7 @@ async function show(read = false) {
 
 function paint(key, name) {
   const variable = state.variable(name);
-  let values = (key === "a" && past?.values) || state.layerOf(name);
+  let values = (key === "a" && past && state.drawn(past.values)) || state.layerOf(name);
   if (!variable || !values) return;
   const flag = state.layerOf("flag");
   if ($("hide").checked && flag && name !== "flag") values = values.map((v, i) => (flag[i] ? NaN : v));
@@ -305,7 +305,7 @@ function wire() {
   for (const id of ["low", "high"]) $(id).onchange = () => show();
   $("layer").onchange = () => { state.layer = Math.min(state.layers - 1, Math.max(0, Number($("layer").value) || 0)); show(); };
   $("history").oninput = travel;
-  $("scan").onchange = async () => { state.scan = Number($("scan").value); past = null; await state.readStatus(); await anew(); };
+  $("scan").onchange = () => { state.scan = Number($("scan").value); past = null; refresh(true); };
   for (const key of ["a", "b"]) $(`map-${key}`).onkeydown = keys;
   $("png").onclick = () => savePicture(state, chosen(), maps);
   $("csv").onclick = async () => {

@@ -40,10 +40,14 @@ export class MapState {
     return Boolean(this.status?.grid?.dims.includes("row"));
   }
 
-  // The drawn layer of a variable.
-  layerOf(name) {
-    const values = this.values.get(name), [rows, columns] = this.shape;
+  // The drawn layer of values of the whole map.
+  drawn(values) {
+    const [rows, columns] = this.shape;
     return values ? values.subarray(this.layer * rows * columns, (this.layer + 1) * rows * columns) : null;
+  }
+
+  layerOf(name) {
+    return this.drawn(this.values.get(name));
   }
 
   flat(row, column) {
