@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from braggscope.core.errors import InputError
+from braggscope.core.scan import Axis
 from braggscope.live import buffer as buffer_module
 from braggscope.live.buffer import Buffer
 from braggscope.live.frame_log import FrameWriter
@@ -97,6 +98,45 @@ def test_a_receiver_that_is_started_again_goes_on_with_the_scan(run, scan):
     assert len(run.scans()) == 1
     assert (counts_of(run)["received"], counts_of(run)["duplicates"]) == (180, 0)
     assert sorted(run.scans()[0].frames.records()["position"].tolist()) == list(range(180))
+
+
+def test_the_next_scan_of_the_same_name_is_not_taken_for_the_one_that_was_under_way(run, scan):
+    Recorder(run, repeats=False).record([start_of(scan), *(frame(n) for n in range(50))])  # and dies
+    again = Recorder(run, repeats=False)
+    again.record([*(frame(n) for n in range(50, 60)), start_of(scan), *(frame(n) for n in range(5))])
+    again.finish("complete")
+    assert [counts_of(run, i)["received"] for i in (0, 1)] == [60, 5]
+
+
+def test_a_scan_whose_end_and_the_next_start_come_together_ended_as_it_said(run, scan):
+    recorder = Recorder(run)
+    recorder.record([start_of(scan), *(frame(n) for n in range(180)), End(), start_of(scan), frame(0), start_of(scan), frame(1)])
+    recorder.finish("stopped")
+    assert [one.ended["reason"] for one in run.scans()] == ["complete", "the next scan began", "stopped"]
+
+
+def test_more_scans_than_were_asked_for_are_refused(run, scan):
+    recorder = Recorder(run, start_from(planned(scan)), most=1)
+    recorder.record([start_of(scan), frame(0), start_of(scan), frame(0), frame(1)])
+    assert (recorder.finished, recorder.scan, len(run.scans()), recorder.refused) == (1, None, 1, 3)
+
+
+def test_a_grid_that_is_not_that_of_the_source_is_refused(run, scan):
+    plan = dataclasses.replace(
+        start_from(planned(scan)), axes=(Axis("y", np.arange(3.0), ""), Axis("x", np.arange(4.0), "")), order=None
+    )
+    with pytest.raises(InputError, match="but --grid or --plan says 3 x 4; leave that out"):
+        Recorder(run, plan).record([start_of(scan)])
+
+
+def test_a_part_of_a_run_is_done_by_one_process_until_it_ends(run):
+    code = "import sys, pathlib; from braggscope.live.run_folder import RunFolder; r = RunFolder(pathlib.Path(sys.argv[1])); "
+    code += "r.claim('receiver'); r.report('receiver'); print('mine', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, run.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"mine\n"
+        assert run.claimed() == {"receiver": other.pid}
+        other.kill()
+    assert run.claimed() == {}
 
 
 def test_a_scan_that_was_complete_when_the_receiver_died_is_finished_by_the_next_one(run, scan):

@@ -6,7 +6,9 @@ import io
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -177,6 +179,33 @@ def test_unique_ids_may_begin_anywhere_and_wrap():
     assert pva.array(value, 0.0, None).number == 0
     assert pva.array({**value, "uniqueId": -(2**31) + 1}, 0.0, 2**31 - 1).number == 2
     assert pva.array({**value, "uniqueId": 2**31 - 3}, 0.0, 2**31 - 1).kind == "before the scan"
+
+
+class Arrived:
+    """A receiver of PV Access to which arrays are given by hand."""
+
+    def __init__(self, *unique, state=None):
+        self.receiver = object.__new__(pva.PvaReceiver)
+        self.receiver._arrived, self.receiver._signal = deque(), threading.Event()
+        self.receiver._first, self.receiver._fresh, self.receiver._restored = None, False, False
+        if state is not None:
+            self.receiver.restore(state)
+        self.come(*unique)
+
+    def come(self, *unique):
+        for number in unique:
+            value = {"dimension": [{"size": 8}, {"size": 6}], "value": np.zeros(48, "u2"), "uniqueId": number}
+            self.receiver._arrived.append(("frame", value, 0.0))
+
+    def numbers(self):
+        return [message.number for message in self.receiver.receive(0.0)]
+
+
+def test_what_a_server_held_before_the_scan_is_no_frame_of_it_and_a_restart_goes_on_counting():
+    came = Arrived(104, 8, 9, 10)  # an image of an earlier scan, sent on subscription
+    assert came.numbers() == [0, 1, 2]
+    again = Arrived(10, 11, 13, state=came.receiver.state)
+    assert again.numbers() == [2, 3, 5]
 
 
 def test_a_growing_stack_without_a_grid_is_refused_in_one_sentence(scan, recorded, tmp_path):

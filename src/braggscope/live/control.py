@@ -66,6 +66,8 @@ def _check_thresholds(thresholds: Any) -> None:
         right = isinstance(limits, list | tuple) and len(limits) == 2 and all(v is None or _number(v) for v in limits)
         if not isinstance(name, str) or not right:
             raise InputError(f"control thresholds of '{str(name)[:40]}' must be [low, high], numbers or null")
+        if None not in limits and limits[0] > limits[1]:
+            raise InputError(f"control thresholds of '{name[:40]}' must be [low, high], got low above high")
 
 
 def _whole(value: Any) -> bool:

@@ -299,6 +299,9 @@ def _planned(start: Start, plan: Start | None) -> Start:
         raise InputError(f"scan {start.scan} comes without a grid; give one with --grid ROWS COLUMNS or --plan SCAN")
     if plan is None:
         return start
+    if start.axes and plan.axes and start.shape != plan.shape:
+        said, asked = (" x ".join(map(str, one.shape)) for one in (start, plan))
+        raise InputError(f"scan {start.scan} has a grid of {said}, but --grid or --plan says {asked}; leave that out")
     fields = ("modality", "geometry", "order", "expected")
     missing = {name: getattr(plan, name) for name in fields if getattr(start, name) is None}
     if not start.axes:

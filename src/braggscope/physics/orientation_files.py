@@ -1,7 +1,10 @@
 """Orientation maps as orix has them, and as the files .ang (EDAX) and .ctf (Oxford) of EBSD have them.
 
 A map is a rectangle of passive rotations, from the frame of the sample to that of the crystal (x along a, z along c*), with the
-places of its points. Files hold Bunge's angles: .ang in radians with five decimals (0.0006 deg), .ctf in degrees with four.
+places of its points. For trigonal and hexagonal crystals .ctf has x along a* instead (y along b, the setting of HKL Channel; .ang
+has x along a, that of TSL: Britton et al. 2016, Mater. Charact. 117, 113), which is turned here, as orix does not.
+
+Files hold Bunge's angles: .ang in radians with five decimals (0.0006 deg), .ctf in degrees with four.
 Points without orientation are not indexed: confidence -1 in .ang, phase 0 in .ctf. Reading is by orix, and so is writing of .ang.
 """
 
@@ -102,7 +105,7 @@ def _ctf_lines(made: Any, quality: str, confidence: str) -> list[str]:
         "Phase\tX\tY\tBands\tError\tEuler1\tEuler2\tEuler3\tMAD\tBC\tBS",
     ]  # fmt: skip
     indexed = made.is_indexed
-    euler = np.where(indexed[:, None], np.rad2deg(made.rotations.to_euler()), 0.0)
+    euler = np.where(indexed[:, None], np.rad2deg(_as_ctf(made.rotations, crystal.point_group.laue.name).to_euler()), 0.0)
     bands, contrast = (np.rint(made.prop[n]).astype(int) for n in (confidence, quality))
     points = zip(indexed, made.x, made.y, bands, euler, contrast, strict=True)
     return head + [
@@ -153,7 +156,17 @@ def read(path: Path) -> Points:
     place = (np.zeros(known.shape) if one is None else scale * np.asarray(one, float) for one in (made.x, made.y))
     x, y = place
     lattice = tuple(float(v) for v in crystal.structure.lattice.abcABG())
-    name = str(crystal.name)
-    return Points(
-        made.rotations.to_matrix().reshape(-1, 3, 3), x, y, known, indexed & ~known, name, lattice, crystal.point_group.laue.name
-    )
+    name, laue = str(crystal.name), crystal.point_group.laue.name
+    rotations = _as_ctf(made.rotations, laue, back=True) if path.suffix.lower() == ".ctf" else made.rotations
+    return Points(rotations.to_matrix().reshape(-1, 3, 3), x, y, known, indexed & ~known, name, lattice, laue)
+
+
+def _as_ctf(rotations: Any, laue: str, back: bool = False) -> Any:
+    """Passive rotations with x of the crystal along a* where .ctf files have it so; back: from there to x along a."""
+    from orix.quaternion import Rotation
+
+    if laue not in ("-3", "-3m", "6/m", "6/mmm"):
+        return rotations
+    turn = math.radians(30 if back else -30)  # a* is 30 deg from a, towards b
+    c, s = math.cos(turn), math.sin(turn)
+    return Rotation.from_matrix(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ rotations.to_matrix())

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -129,6 +130,17 @@ def test_a_pause_and_a_region_are_obeyed(program, scan, offline, output):
     assert np.array_equal(again["strain"].values, braggscope.load(output)["strain"].values)
 
 
+def test_a_run_that_is_paused_ends_when_it_is_told_to(program, scan, offline, output):
+    watching = program("watch", f"replay:{scan}?rate=200", "-o", output, "--no-dashboard", output=output)
+    watching.until(lambda: watching.mapped() > 20)
+    ask(watching.run, {"paused": True})
+    time.sleep(0.5)
+    os.kill(watching.process.pid, signal.SIGINT)
+    code, _, err = watching.end()
+    assert code == 1 and "holds the map of the frames that came" in err
+    assert load_ledger(output)["counts"]["received"] == np.isfinite(braggscope.load(output)["strain"].values).sum()
+
+
 def test_several_scans_are_several_maps(program, scan, output):
     url = f"zmq+json://127.0.0.1:{free_port()}"
     watching = program("watch", url, "-o", output, "--no-dashboard", "--json", "--scans", "2", output=output)
@@ -157,6 +169,8 @@ def test_several_scans_are_several_maps(program, scan, output):
         (("replay:SCAN", "--overwrite", "--resume"), "contradict each other"),
         (("replay:SCAN", "--train-option", "epochs=3"), "--train-option is for --train"),
         (("replay:SCAN", "--remap"), "--remap is for --train"),
+        (("dir:FOLDER", "--grid", "4", "5", "--modality", "nanobeam"), "source dir: does not say the nanobeam geometry"),
+        (("dir:FOLDER", "--grid", "4", "5"), "source dir: does not know the modality; give --modality: dfxm, laue, nanobeam"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_started(words, message, scan, tmp_path, capsys, monkeypatch):
@@ -201,7 +215,8 @@ def test_frames_that_came_before_an_error_are_kept_and_said(program, scan, outpu
 
 def test_an_interruption_before_any_scan_leaves_nothing(program, output, tmp_path):
     (tmp_path / "empty").mkdir()
-    watching = program("watch", f"dir:{tmp_path / 'empty'}", "--grid", "4", "5", "-o", output, "--no-dashboard", output=output)
+    words = ("--grid", "4", "5", "--modality", "dfxm", "-o", output, "--no-dashboard")
+    watching = program("watch", f"dir:{tmp_path / 'empty'}", *words, output=output)
     watching.until(lambda: bool(watching.run.reported("receiver")))
     os.kill(watching.process.pid, signal.SIGINT)
     code, _, err = watching.end()
@@ -218,6 +233,7 @@ def test_an_interruption_before_any_scan_leaves_nothing(program, output, tmp_pat
         ({"region": [0, 1.5, 0, 2]}, "control region must be"),
         ({"thresholds": {"strain": [0]}}, "control thresholds of 'strain' must be [low, high]"),
         ({"thresholds": {"strain": [float("nan"), 1]}}, "must be [low, high], numbers or null"),
+        ({"thresholds": {"strain": [1, -1]}}, "got low above high"),
         ({"remap": -1}, "control remap must be a whole number"),
         ([], "control must be an object"),
     ],

@@ -179,3 +179,17 @@ def test_bad_searches_are_named(film_map, options, sentence):
     one = film_map(3, (12, 12))
     with pytest.raises(InputError, match=sentence):
         compare_ebsd(one, one, **options)
+
+
+def test_a_hexagonal_crystal_has_x_along_a_star_in_ctf_and_along_a_in_ang(tmp_path):
+    upright = grain_map(np.tile(np.eye(3), (3, 4, 1, 1)), TI, 0.5 * np.arange(3), 0.2 * np.arange(4))  # a* along x, c along z
+    upright = upright.assign_attrs(orientation_frame="sample")
+    phi2 = {}
+    for ending in ("ang", "ctf"):
+        export_ebsd(upright, output=tmp_path / f"map.{ending}")
+        rows = [
+            line.split() for line in (tmp_path / f"map.{ending}").read_text().splitlines() if line and line[0] in " 0123456789"
+        ]
+        angles_of_one = np.array(rows[-1][:3], float) if ending == "ang" else np.deg2rad(np.array(rows[-1][5:8], float))
+        phi2[ending] = np.rad2deg(angles_of_one.sum()) % 60  # about one axis: the sum of phi1 and phi2; six-fold
+    assert min(phi2["ctf"], 60 - phi2["ctf"]) < 0.01 and phi2["ang"] == pytest.approx(30, abs=0.01)

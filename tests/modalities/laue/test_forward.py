@@ -44,3 +44,13 @@ def test_pressure_moves_no_spot():
     rest = model.spots(values())
     swollen = model.spots(values(strain_xx=1e-3, strain_yy=1e-3, strain_zz=1e-3))
     assert torch.allclose(rest[0], swollen[0], atol=1e-9) and torch.allclose(rest[1], swollen[1], atol=1e-9)
+
+
+def test_the_surface_turns_with_the_laboratory_about_the_beam():
+    from braggscope.modalities.laue.frames import about_beam, surface_axes
+    from braggscope.modalities.laue.geometry import film
+    from braggscope.modalities.laue.spectrum import surface_normal
+
+    straight, rolled = film(), film().replace(roll_deg=30.0)
+    np.testing.assert_allclose(surface_normal(rolled), about_beam(30.0) @ surface_normal(straight), atol=1e-12)
+    np.testing.assert_allclose(surface_axes(rolled) @ about_beam(30.0), surface_axes(straight), atol=1e-12)

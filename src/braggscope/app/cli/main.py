@@ -38,7 +38,7 @@ app.command("export", short_help="Write a model as an ONNX graph.")(export.expor
 app.command("calibrate", short_help="Find the instrument's parameters from a scan's own frames.")(calibrate.calibrate)
 app.command("watch", short_help="Map a scan while it runs, with a ledger of every frame, and a page to look at.")(watch.watch)
 app.command("play", short_help="Send a scan as a detector would, to try out what watches.")(play.play)
-app.command("view", short_help="Draw a map as a picture file.")(view.view)
+app.command("view", short_help="Look at a map, on a page or as a picture file.")(view.view)
 app.command("report", short_help="Write one self-contained HTML page about maps.")(report.report)
 analysis.add_groups(app)
 

@@ -165,6 +165,8 @@ def watch(
         tell("", document(found), as_json=True)
     if not found:
         raise BraggscopeError("interrupted before any scan began; there is no map")
+    if not any(one.get("output") for one in found):
+        raise BraggscopeError("no frame came; there is no map")
     if any(str(one.get("end")).startswith("stopped") for one in found):
         raise BraggscopeError(f"interrupted; {found[-1]['output']} holds the map of the frames that came")
 
@@ -180,16 +182,19 @@ def document(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def text(one: dict[str, Any]) -> str:
     """The ledger of a scan as text for a terminal."""
+    if one["output"] is None:
+        return f"scan {one['scan']}: no frame came"
     lost = ", ".join(f"{reason}: {count}" for reason, count in one["lost_by_reason"].items())
     refused = ", ".join(f"{kind}: {count}" for kind, count in one["refused_by_kind"].items())
     p = one["latency_ms"]
     said = f"scan {one['scan']}: {one['received']} of {one['expected']} frames received, {one['lost']} lost"
     said += f" ({lost}), " if lost else ", "
     said += f"{one['late']} late, {one['duplicates']} duplicates" + (f", refused {refused}" if refused else "")
+    said += f"; {one['outside']} more lie outside the grid" if one.get("outside") else ""
     pace = [f"{one['rate_hz']:.1f} frames a second"] if one["rate_hz"] else []
     if p["p50"] is not None:
         pace.append(f"from frame to map {p['p50']:.1f} ms (median), {p['p99']:.1f} ms (99 %)")
-    lines = [said, f"  {'; '.join(pace)}", f"  {one['output'] or 'no frame came, so that there is no map'}"]
+    lines = [said, f"  {'; '.join(pace)}", f"  {one['output']}"]
     return "\n".join(lines)
 
 
@@ -209,8 +214,12 @@ class _Line:
             receiver, mapper = run.reported("receiver"), run.reported("mapper")
             counts = receiver.get("counts") or {}
             line = (
-                f"{counts.get('received', 0)} of {counts.get('expected', '?')} frames, {counts.get('lost', 0)} lost, "
-                f"{receiver.get('rate_hz', 0):.0f}/s; mapped {mapper.get('mapped', 0)}, {mapper.get('state', 'starting')}"
+                "starting"
+                if not receiver
+                else (
+                    f"{counts.get('received', 0)} of {counts.get('expected', '?')} frames, {counts.get('lost', 0)} lost, "
+                    f"{receiver.get('rate_hz', 0):.0f}/s; mapped {mapper.get('mapped', 0)}, {mapper.get('state', 'starting')}"
+                )
             )
             sys.stderr.write(f"\r\033[K{line}")
             sys.stderr.flush()

@@ -13,7 +13,7 @@ import xarray as xr
 from braggscope.core import maps
 from braggscope.core.errors import InputError
 from braggscope.core.scan import Scan
-from braggscope.live.control import ask
+from braggscope.live.control import ask, checked
 from braggscope.live.ledger import LATE, LOST, RECEIVED, WORDS
 from braggscope.live.recorded import Follower
 from braggscope.live.result_log import FIXED
@@ -313,4 +313,15 @@ class LiveRun:
         if not self.run.path.exists():
             raise Missing("the run is over")
         with self._lock:  # what is asked for is added to what was
+            self._check_thresholds(checked(document).get("thresholds") or {})
             return ask(self.run, document)
+
+    def _check_thresholds(self, asked: dict[str, Any]) -> None:
+        """Raise InputError for a threshold of what the map has not; before there is a map nobody knows."""
+        try:
+            known = self._scan(None).refresh().values
+        except Missing:
+            return
+        for name in asked:
+            if name not in known:
+                raise InputError(f"the map has no variable '{name[:40]}'; it has: {', '.join(known)}")

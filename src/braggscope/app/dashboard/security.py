@@ -102,7 +102,7 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > LARGEST_BODY:
             return 413, f"a request has at most {LARGEST_BODY} bytes"
-        if scope.get("method") in ("POST", "PUT", "PATCH") and "content-length" not in headers:
+        if "transfer-encoding" in headers:
             return 411, "a request with a body must say its length"
         return None
 

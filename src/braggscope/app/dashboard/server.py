@@ -22,7 +22,7 @@ from braggscope.core.errors import InputError
 from braggscope.core.modality import modalities
 
 from .frames import modelled, modelled_curve, spots
-from .pictures import captions, picture
+from .pictures import Pictures
 from .provider import Missing, Provider
 from .security import Guard
 from .shown import Shown, listed
@@ -46,7 +46,7 @@ def application(provider: Provider, token: str | None = None) -> Guard:
         title="braggscope", version="1", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json",
         description="Maps of a running scan or of a finished map file; control of a run.",
     )  # fmt: skip
-    app.state.provider = provider
+    app.state.provider, app.state.pictures = provider, Pictures(provider)
     app.include_router(reading, prefix="/api/v1")
     app.include_router(asking, prefix="/api/v1")
     app.include_router(pushing, prefix="/api/v1")
@@ -204,14 +204,16 @@ def rocking(request: Request, row: int, column: int, scan: ScanNumber = None) ->
 
 @reading.get("/pictures")
 def pictures(request: Request, scan: ScanNumber = None) -> list[dict[str, str]]:
-    """Name and caption of each view of the modality; not every map has what every view shows."""
-    return captions(_provider(request), scan)
+    """Name and caption of each view that can be drawn of the map file; all are drawn when this is asked first."""
+    found: Pictures = request.app.state.pictures
+    return found.captions(scan)
 
 
 @reading.get("/pictures/{name}", responses={200: {"content": {"image/png": {}}}}, response_class=Response)
 def one_picture(request: Request, name: str, scan: ScanNumber = None) -> Response:
     """A view of the map file as PNG."""
-    return Response(picture(_provider(request), name, scan), media_type="image/png", headers={"Cache-Control": "no-store"})
+    found: Pictures = request.app.state.pictures
+    return Response(found.picture(name, scan), media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
 @reading.get("/beyond")

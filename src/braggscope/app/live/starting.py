@@ -12,17 +12,19 @@ import numpy as np
 
 from braggscope.core.errors import InputError
 from braggscope.core.learned import Learned
-from braggscope.core.modality import modalities
+from braggscope.core.modality import Modality, modalities
 from braggscope.core.modality import modality as by_name
-from braggscope.core.scan import Axis
+from braggscope.core.model import Model
+from braggscope.core.scan import Axis, Scan
 from braggscope.core.source import open_scan
 from braggscope.live.buffer import POLICIES
 from braggscope.live.messages import Start
 from braggscope.live.playing import start_of
 from braggscope.live.run_folder import start_document
 from braggscope.live.transports import source_url, transports
+from braggscope.live.urls import Url
 
-from ..choosing import GeometryLike, choose_estimator, choose_model, given_geometry, sole_modality
+from ..choosing import GeometryLike, choose_estimator, choose_geometry, choose_model, given_geometry, sole_modality
 from ..provenance import command_line
 from .asked import Asked
 
@@ -94,6 +96,8 @@ def asked_for(
             )
     if not getattr(transports()[url.scheme], "KNOWS_GRID", True) and planned is None:
         raise InputError(f"source {url.scheme}: does not know the scan's grid; give it with --grid ROWS COLUMNS or --plan SCAN")
+    if not getattr(transports()[url.scheme], "KNOWS_GRID", True) and planned is not None:
+        _check_geometry(url, planned, kind, values, model)
     return Asked(
         source=source,
         output=str(output),
@@ -158,11 +162,22 @@ def _plan(grid: tuple[int, int] | None, plan: str | Path | None) -> Start | None
     return Start("scan", tuple(Axis(n, np.arange(size, dtype=float), "") for n, size in zip("yx", grid, strict=True)))
 
 
+def _check_geometry(
+    url: Url, planned: Start, kind: Modality | None, values: Mapping[str, Any] | None, model: Model | None
+) -> None:
+    """Raise InputError where a source that says nothing of the scan leaves out what the method must know."""
+    if kind is None:
+        raise InputError(f"source {url.scheme}: does not know the modality; give --modality: {', '.join(sorted(modalities()))}")
+    if values is None:
+        empty = Scan(Path(f"source {url.scheme}:"), "", planned.axes, None, np.zeros(0, np.int64), modality=kind.name)
+        choose_geometry(empty, kind, None, model)
+
+
 def _check_numbers(
     scans: int | None, patience: float, timeout: float | None, first: int | None, saturation: float | None
 ) -> None:
     for name, value, low in (
-        ("--scans", scans, 1),
+        ("--scans", scans, 0),
         ("--timeout", timeout, 0.1),
         ("--first", first, 1),
         ("--saturation", saturation, 1e-9),

@@ -55,20 +55,27 @@ class Watch:
     """The processes of a run.
 
     environment: Further variables of the processes, such as the token of the page.
+    failed: Called with a sentence when a part ends without which the run goes on.
     """
 
-    def __init__(self, run: RunFolder, parts: tuple[str, ...], environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        parts: tuple[str, ...],
+        environment: dict[str, str] | None = None,
+        failed: Callable[[str], None] = lambda said: None,
+    ) -> None:
         self.run, self.wanted = run, parts
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})}
         self.parts: dict[str, Part] = {}
-        self.failed: str = ""
+        self.failed = failed
 
     def start(self, name: str) -> None:
         """Start a part, or start it again."""
         (self.run.path / "parts").mkdir(parents=True, exist_ok=True)
         (self.run.path / "parts" / f"{name}.json").unlink(missing_ok=True)
         log = (self.run.path / LOG.format(name)).open("ab")
-        command = [sys.executable, "-m", MODULES[name], str(self.run.path)]
+        command = [sys.executable, "-P", "-m", MODULES[name], str(self.run.path)]  # -P: no module from where one stands
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment)
         log.close()
         earlier = self.parts[name].starts if name in self.parts else []
@@ -97,9 +104,9 @@ class Watch:
                 continue
             log = self.run.path / LOG.format(name)
             often = f"the {name} died {RESTARTS} times within {WITHIN_S / 60:g} minutes; {log} says why"
-            why = str(said.get("error")) if failed else often
+            why = str(said.get("error")) if failed else f"{often}{_last_line(log)}"
             if name in OPTIONAL:  # the map goes on without it
-                self.failed = f"the {name} ended: {why}"
+                self.failed(f"the {name} ended: {why}")
                 self.run.report(name, state="failed", error=why)
                 del self.parts[name]
                 continue
@@ -140,7 +147,7 @@ def watched(
     good. Frames that were recorded stay then, but for those of a replay, which are in its file.
     """
     run = prepared(asked, overwrite=overwrite, resume=resume)
-    watch = Watch(run, ("mapper", "receiver", *parts), environment)
+    watch = Watch(run, ("mapper", "receiver", *parts), environment, lambda said: print(f"note: {said}", file=sys.stderr))
     told: set[int] = set()
     with Interruption(aloud=True) as interruption:
         interruption.held = True
@@ -162,8 +169,9 @@ def watched(
         finally:
             interruption.held = False
             watch.end()
-    if watch.failed:
-        print(f"note: {watch.failed}", file=sys.stderr)
+    outside = int(run.reported("receiver").get("refused") or 0)
+    if outside:
+        print(f"note: {outside} frames came when no scan was open: before one began, or when it was complete", file=sys.stderr)
     lacking = [one for one in run.scans() if one.done is None]
     if lacking:
         raise BraggscopeError(
@@ -180,6 +188,12 @@ def _what_is_left(error: InputError, run: RunFolder, asked: Asked) -> InputError
         shutil.rmtree(run.path)
         return error
     return InputError(f"{error}; {run.path} holds the {kept} frames that came (`braggscope map` takes its scan folders)")
+
+
+def _last_line(log: Path) -> str:
+    """What a part wrote last, as the end of a sentence."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return f" ({lines[-1][:300]})" if lines else ""
 
 
 def _numbered(output: Path) -> list[Path]:

@@ -148,6 +148,8 @@ class FolderWriter:
 
     def __init__(self, url: Url) -> None:
         self._folder, self._format = Path(url.place), url.parameters.get("format", "npy")
+        if self._folder.exists() and not self._folder.is_dir():
+            raise InputError(f"{self._folder} is a file, not a folder")
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, start: Start) -> None:

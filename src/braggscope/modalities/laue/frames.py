@@ -134,6 +134,11 @@ def sample_axes(tilt_deg: float) -> np.ndarray:
     return np.array([[c, 0.0, s], [0, 1, 0], [-s, 0, c]])
 
 
+def surface_axes(geometry: LaueGeometry) -> np.ndarray:
+    """The axes of the sample of a geometry (`sample_axes`) in its laboratory, which may be turned about the beam; rows."""
+    return sample_axes(geometry.sample_tilt_deg) @ about_beam(-geometry.roll_deg)
+
+
 def crystal_axes(crystal: Crystal) -> np.ndarray:
     """Takes vectors of this crystal frame (x along a*, z along c) to that of orix (x along a, z along c*); shape (3, 3)."""
     a = np.linalg.inv(crystal.b_matrix)[0]

@@ -38,13 +38,14 @@ class Regions:
     """Connected regions of one label, largest first.
 
     number: Region at each point, from 1; 0 for none.  label: Of each region.  points: Of each region.
-    cut: Whether the border of the map or points without grain may cut it.
+    cut: Whether the border of the map or points without grain may cut it.  at_border: Whether the border may.
     """
 
     number: np.ndarray
     label: np.ndarray
     points: np.ndarray
     cut: np.ndarray
+    at_border: np.ndarray
 
     def __len__(self) -> int:
         return len(self.label)
@@ -105,12 +106,13 @@ def regions_of(label: np.ndarray, *, least: int = LEAST) -> Regions:
     cut = np.zeros(count + 1, bool)
     for edge in (number[0], number[-1], number[:, 0], number[:, -1]):
         cut[edge] = True
+    at_border = cut.copy()
     for near, far in _neighbours():
         for one, other in ((near, far), (far, near)):
             cut[number[one][label[other] == 0]] = True
     first = np.zeros(count + 1, np.int64)
     first[number] = label
-    return Regions(number, first[1:], points[order], cut[1:])
+    return Regions(number, first[1:], points[order], cut[1:], at_border[1:])
 
 
 def whole_or_all(regions: Regions, whole: bool) -> np.ndarray:

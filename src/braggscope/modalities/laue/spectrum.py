@@ -15,7 +15,7 @@ import numpy as np
 from braggscope.core.errors import InputError
 from braggscope.physics.crystals import Crystal
 
-from .frames import about_beam
+from .frames import about_beam, surface_axes
 from .geometry import LaueGeometry
 
 GRAM_PER_UNIT = 1.66053906660e-24
@@ -108,6 +108,5 @@ def cell_volume(crystal: Crystal) -> float:
 
 
 def surface_normal(geometry: LaueGeometry) -> np.ndarray:
-    """Unit normal of the sample's surface in the laboratory frame; the surface is tilted about y and faces up."""
-    tilt = np.deg2rad(geometry.sample_tilt_deg)
-    return np.array([-np.sin(tilt), 0.0, np.cos(tilt)])
+    """Unit normal of the sample's surface in the laboratory; the surface is tilted about y and faces up, before the roll."""
+    return surface_axes(geometry)[2]

@@ -18,7 +18,7 @@ from braggscope.core.errors import BraggscopeError, InputError
 from braggscope.physics import orientation_files
 
 from ..files.table import stated_geometry
-from ..frames import about_beam, passive, sample_axes
+from ..frames import passive, surface_axes
 from ..grain_maps import crystal_of_map, matrices_of, steps_um, two_axes
 
 FRAME = "Euler angles and coordinates: x along the map's x (the beam, uphill), y along its y, z the normal of the surface"
@@ -69,4 +69,4 @@ def sample_frame(dataset: xr.Dataset) -> np.ndarray:
     geometry = stated_geometry(dataset)
     if dataset.attrs.get("orientation_frame") == "sample" or geometry is None:
         return np.eye(3)
-    return sample_axes(geometry.sample_tilt_deg) @ about_beam(-geometry.roll_deg)
+    return surface_axes(geometry)

@@ -5,8 +5,11 @@ grain in a row, times the step; a line through the map meets large grains more o
 everywhere in stereology (ASTM E112). The grain size is the root of the mean area.
 
 The border of a map cuts grains, which makes the mean area too small by about the share of cut ones over two; `planimetric_um`
-counts those for one half (Jeffries' method, ASTM E112 sec. 11): root of the area of all over (whole + cut / 2). A map that is few
-grains wide needs it; `whole` leaves cut grains out instead, which prefers small ones.
+counts those for one half (Jeffries' method, ASTM E112 sec. 11): root of the area of all over (inside + at the border / 2). A map
+that is few grains wide needs it; `whole` leaves cut grains out instead, which prefers small ones.
+
+Intercepts of one grain in neighbouring rows are of nearly the same length: the errors of their mean and variance are from the
+scatter between grains (clusters, Cochran 1977, Sampling Techniques, sec. 6.3 and 9A), not between intercepts.
 
 Sizes are whole numbers n of steps. The Gaussian and the log-normal distribution of the length l = n step are fitted as the
 probability between n - 1/2 and n + 1/2, the Poisson distribution as that of n, all given n >= 1, by maximum likelihood; so their
@@ -57,26 +60,28 @@ def sizes(
     regions = regions_of(label)
     use = whole_or_all(regions, whole)
     points = regions.points[use]
-    lengths = {"along_x": intercepts(regions, 1, whole), "along_y": intercepts(regions, 0, whole), "by_area": np.sqrt(points)}
+    cuts = {"along_x": intercepts(regions, 1, whole), "along_y": intercepts(regions, 0, whole)}
+    lengths = {name: length for name, (length, _) in cuts.items()} | {"by_area": np.sqrt(points)}
+    grains = {name: grain for name, (_, grain) in cuts.items()} | {"by_area": np.arange(len(points))}
     steps = {"along_x": dx, "along_y": dy, "by_area": math.sqrt(dx * dy)}
     random = np.random.default_rng(seed)
     fits = [_fits(name, lengths[name], steps[name], draws, random) for name in MEASURES]
-    made = xr.Dataset(_measures(lengths, steps, fits) | _fit_table(fits) | _histograms(lengths, steps))
+    made = xr.Dataset(_measures(lengths, grains, steps, fits) | _fit_table(fits) | _histograms(lengths, steps))
     made = made.assign_coords(measure=("measure", list(MEASURES)))
     area = points * dx * dy
     size = math.sqrt(area.mean())
     error = size * area.std(ddof=1) / area.mean() / math.sqrt(len(area)) / 2 if len(area) > 1 else math.nan
     made.attrs = {
         "grain_size_um": size,
-        "planimetric_um": math.sqrt(regions.points.sum() * dx * dy / (len(regions) - regions.cut.sum() / 2)),
+        "planimetric_um": math.sqrt(regions.points.sum() * dx * dy / (len(regions) - regions.at_border.sum() / 2)),
         "grain_size_um_std": error, "grain_size_points": math.sqrt(points.mean()), "grains": int(use.sum()),
         "in_no_grain": int((regions.number == 0).sum()),
     }  # fmt: skip
     return made
 
 
-def intercepts(regions: Regions, axis: int, whole: bool = False) -> np.ndarray:
-    """Lengths in points of the intercepts along an axis.
+def intercepts(regions: Regions, axis: int, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths in points of the intercepts along an axis, and the region that each is of.
 
     whole: Without those that end at the border of the map or at points without grain.
     """
@@ -87,7 +92,17 @@ def intercepts(regions: Regions, axis: int, whole: bool = False) -> np.ndarray:
     inside = padded[first] > 0
     if whole:
         inside &= (padded[first - 1] > 0) & (padded[after] > 0)
-    return (after - first)[inside]
+    return (after - first)[inside], padded[first][inside]
+
+
+def _error_of_mean(values: np.ndarray, group: np.ndarray) -> float:
+    """Standard deviation of the mean of values that are alike within a group; the mean is a ratio of sums over groups."""
+    own = np.unique(group, return_inverse=True)[1]
+    many = own.max() + 1
+    if many < 2:
+        return math.nan
+    away = np.bincount(own, values - values.mean())
+    return math.sqrt(many / (many - 1) * (away**2).sum()) / len(values)
 
 
 def _fits(name: str, size: np.ndarray, step: float, draws: int, random: np.random.Generator) -> list[dict[str, Any]]:
@@ -112,7 +127,9 @@ def _fits(name: str, size: np.ndarray, step: float, draws: int, random: np.rando
     ]
 
 
-def _measures(lengths: dict[str, np.ndarray], steps: dict[str, float], fits: list[list[dict[str, Any]]]) -> dict[str, Any]:
+def _measures(
+    lengths: dict[str, np.ndarray], grains: dict[str, np.ndarray], steps: dict[str, float], fits: list[list[dict[str, Any]]]
+) -> dict[str, Any]:
     """Mean and variance of each measure, the preferred distribution, and the flags."""
     count, mean, mean_std, variance, variance_std = np.full((5, len(MEASURES)), np.nan)
     preferred, flag = [], np.zeros(len(MEASURES), np.int32)
@@ -121,8 +138,8 @@ def _measures(lengths: dict[str, np.ndarray], steps: dict[str, float], fits: lis
         count[i] = len(size)
         if len(size) > 1:
             mean[i], variance[i] = size.mean(), size.var(ddof=1)
-            mean_std[i] = math.sqrt(variance[i] / len(size))
-            variance_std[i] = math.sqrt(max(((size - mean[i]) ** 4).mean() - variance[i] ** 2, 0) / len(size))
+            mean_std[i] = _error_of_mean(size, grains[name])
+            variance_std[i] = _error_of_mean((size - mean[i]) ** 2, grains[name])
         elif len(size):
             mean[i] = size[0]
         if fits[i][0]["flag"]:

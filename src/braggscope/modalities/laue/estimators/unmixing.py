@@ -34,7 +34,8 @@ from ..unmixing.lighting import FrameFits
 from ..unmixing.sums import FWHM, summed
 
 NOT_PREPARED = "unmixing must be prepared on the scan that it maps: it finds the grains in all of its frames"
-NO_GRAIN, UNEXPLAINED = 2, 4
+NO_GRAIN, UNEXPLAINED, NO_STRAIN = 2, 4, 8
+FLAGS = {1: "no_frame", NO_GRAIN: "no_grain", UNEXPLAINED: "light_unexplained", NO_STRAIN: "strain_unknown"}
 EXPLAINED = 0.7  # of the light of a full film, below which a position is doubtful
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 TOLERANCE_DEG = 0.25  # between scattering vectors, while grains are searched for
@@ -105,9 +106,6 @@ class Unmixing(Estimator):
         fits = FrameFits.of(sums, found.images, found.lights.near)
         return dataclasses.replace(self, geometry=instrument, known=(found, fits), centre=sums.nearest(at_y, at_x))
 
-    def facts(self) -> dict[str, Any]:
-        return {"grains_in_the_light": 0 if self.known is None else len(self.known[0].turns)}
-
     def init(self, source: Source) -> State:
         self._instrument.check_frames(source.frame_shape)
         if len(self.centre) != math.prod(source.shape):
@@ -130,9 +128,7 @@ class Unmixing(Estimator):
 
     def result(self, state: State) -> xr.Dataset:
         dims, shape, coords = grid_of(state)
-        dataset = empty_map(
-            self.quantities(), dims, shape, coords, {1: "no_frame", NO_GRAIN: "no_grain", UNEXPLAINED: "light_unexplained"}
-        )
+        dataset = empty_map(self.quantities(), dims, shape, coords, FLAGS)
         seen = state["seen"]
         light, number = np.zeros_like(state["light"]), np.full(len(seen), -1)
         share = np.zeros(len(seen))
@@ -152,9 +148,11 @@ class Unmixing(Estimator):
             dataset["grain"].values[...] = np.where(seen, 0.0, np.nan).reshape(shape)
         explained = light.sum(1)
         flag = np.where(number < 0, NO_GRAIN, 0) | np.where(explained < EXPLAINED, UNEXPLAINED, 0)
+        flag |= np.where((number >= 0) & np.isnan(dataset["strain_xx"].values.ravel()), NO_STRAIN, 0)
         dataset["flag"].values[...] = np.where(seen, flag, 1).reshape(shape)
         grains = len(np.unique(number[seen & (number >= 0)]))
-        dataset.attrs |= {"grains": grains, "uncalibrated_because": self.uncalibrated_because}
+        in_light = len(self._found.turns) if self.known is not None else light.shape[1]
+        dataset.attrs |= {"grains": grains, "grains_in_the_light": in_light, "uncalibrated_because": self.uncalibrated_because}
         return dataset
 
     def _values(self, number: np.ndarray, share: np.ndarray, light: np.ndarray, error: np.ndarray) -> dict[str, np.ndarray]:

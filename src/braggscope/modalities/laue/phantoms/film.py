@@ -23,11 +23,11 @@ from braggscope.physics.crystals import Crystal
 
 from ..brightness import layer
 from ..detector import detector_matrix, rays
+from ..frames import surface_axes
 from ..geometry import LaueGeometry
 from ..orientations import reduced
 from ..patterns import Mixture, brightest_pixel, spot_image, spot_lists, spots_of, strong
 from ..reflections import material
-from ..spectrum import surface_normal
 from . import beam
 from .microstructure import Microstructure, check_range, microstructure, strains
 from .truth import truth_of
@@ -196,9 +196,7 @@ def on_surface(geometry: LaueGeometry, rotation_deg: tuple[float, ...]) -> np.nd
 
     rotation_deg: Rotation vector in the axes of the surface (uphill, y, normal).
     """
-    normal = surface_normal(geometry)
-    surface = np.stack([np.array([normal[2], 0.0, -normal[0]]), np.array([0.0, 1.0, 0.0]), normal], axis=1)
-    return np.asarray(surface @ Rotation.from_rotvec(np.deg2rad(rotation_deg)).as_matrix())
+    return np.asarray(surface_axes(geometry).T @ Rotation.from_rotvec(np.deg2rad(rotation_deg)).as_matrix())
 
 
 def constant_light(geometry: LaueGeometry, seed: int, background: float, hot: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from braggscope.core.errors import InputError
 from braggscope.physics.crystals import Crystal
 
+from ..frames import surface_axes
 from ..geometry import LaueGeometry
 from ..orientations import reduced
 from ..spectrum import surface_normal
@@ -104,15 +105,14 @@ def with_twins(
     part: Fraction of the grains that have one.
     """
     number, found = number.copy(), list(orientation)
-    normal = surface_normal(geometry)
-    along_x = np.array([-normal[0], 0.0, normal[2]])[[2, 1, 0]]  # uphill, (cos, 0, sin) of the tilt
+    uphill, across, _ = surface_axes(geometry)
     places = np.argsort(number, axis=None, kind="stable")
     first = np.searchsorted(number.ravel()[places], np.arange(len(orientation) + 1))
     for grain in np.flatnonzero(random.random(len(orientation)) < part):
         row, column = np.unravel_index(places[first[grain] : first[grain + 1]], number.shape)
         axis = np.array([1, *random.choice([-1, 1], 2)]) / np.sqrt(3)
         plane = orientation[grain] @ axis
-        trace = np.array([plane[1], plane @ along_x])  # its normal in the surface: y, x
+        trace = np.array([plane @ across, plane @ uphill])  # its normal in the surface: y, x
         length = np.hypot(*trace)
         middle = random.integers(len(row))
         width = random.uniform(*TWIN_WIDTH) * np.sqrt(len(row))

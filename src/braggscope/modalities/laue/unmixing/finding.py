@@ -43,7 +43,8 @@ NEIGHBOURS = 3  # centres within which equal orientations are one grain
 class Found:
     """Grains and their light.
 
-    turns, strains: U and strain in the crystal frame, shape (grain, 3, 3).  error_deg: Of the orientation, all axes together.
+    turns, strains: U and strain in the crystal frame, NaN where it is not known, shape (grain, 3, 3).
+    error_deg: Of the orientation, all axes together.
     matched: Spots from which each is known.
     """
 
@@ -96,7 +97,7 @@ class Finding:
     def _found(self, fit: _Fit) -> Found:
         covariance = np.array([np.trace(one.grain.covariance[:3, :3]) for one in fit.grains])
         matched = np.array([one.grain.matched for one in fit.grains], int)
-        turns, strains = _tensors(fit.grains)
+        turns, strains = _tensors(fit.grains, unknown=np.nan)
         error = np.rad2deg(np.sqrt(covariance))
         return Found(self.catalogue.crystal, turns, strains, error, matched, fit.images, fit.lights)
 
@@ -197,10 +198,10 @@ class _Fit:
     there: np.ndarray
 
 
-def _tensors(grains: list[_Seated]) -> tuple[np.ndarray, np.ndarray]:
-    """U and strain, 0 where that is unknown, of grains; shape (grain, 3, 3) each."""
+def _tensors(grains: list[_Seated], unknown: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """U and strain, `unknown` where that is unknown, of grains; shape (grain, 3, 3) each."""
     turns = np.array([one.grain.turn for one in grains]).reshape(-1, 3, 3)
-    strains = np.nan_to_num([one.grain.strain for one in grains]).reshape(-1, 6)
+    strains = np.nan_to_num([one.grain.strain for one in grains], nan=unknown).reshape(-1, 6)
     return turns, strains[:, [[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
 
 

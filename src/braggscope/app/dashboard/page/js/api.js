@@ -28,6 +28,10 @@ export async function numbers(path, query) {
   return { values: new Float32Array(await response.arrayBuffer()), shape, count: Number(response.headers.get("X-Count")) };
 }
 
+export async function bytes(path, query) {
+  return new Uint8Array(await (await answered(await fetch(address(path, query)))).arrayBuffer());
+}
+
 export async function blob(path, query) {
   return (await answered(await fetch(address(path, query)))).blob();
 }

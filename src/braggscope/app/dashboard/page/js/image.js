@@ -2,6 +2,8 @@
 
 const { ndarray } = Bokeh.require("core/util/ndarray");
 
+export const LOST = "#e0a3a8"; // a point whose frame was lost
+
 export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
@@ -31,12 +33,24 @@ export function palette(name) {
   return name === "Greys256" ? colours.reverse() : colours;
 }
 
+// The largest of each block of pixels, so that no side is longer than `most`: small spots of a large frame are not lost.
+export function pooled({ values, shape: [rows, columns] }, most = 640) {
+  const by = Math.ceil(Math.max(rows, columns) / most);
+  if (by <= 1) return { values, shape: [rows, columns], by: 1 };
+  const [r2, c2] = [Math.ceil(rows / by), Math.ceil(columns / by)], found = new Float32Array(r2 * c2).fill(-Infinity);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
+    const at = Math.floor(r / by) * c2 + Math.floor(c / by), value = values[r * columns + c];
+    if (value > found[at]) found[at] = value;
+  }
+  return { values: found.map((v) => (v === -Infinity ? NaN : v)), shape: [r2, c2], by };
+}
+
 // Places of pixels along one axis: the middle of the first, the step, how many; counted where the values are not even.
 export function places(axis, count) {
   const values = axis?.values ?? [];
   const step = values.length > 1 ? (values[values.length - 1] - values[0]) / (values.length - 1) : 1;
   const even = values.length === count && step !== 0 && values.every((v, i) => Math.abs(v - values[0] - i * step) < 0.02 * Math.abs(step));
-  return even ? { first: values[0], step, count } : { first: 0, step: 1, count };
+  return even ? { first: values[0], step, count } : { first: 0, step: 1, count, counted: true };
 }
 
 // A colour "#rrggbb" (or "#rgb") as a pixel has it in memory: alpha, blue, green, red.
@@ -46,18 +60,18 @@ function pixelOf(text) {
   return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 }
 
-// Pixels of values between low and high, with x and y growing, as Bokeh wants them.
-function coloured(values, x, y, low, high, colours, log) {
+// Pixels of values between low and high, with x and y growing, as Bokeh wants them. lost: whether a place has none for good.
+function coloured(values, x, y, low, high, colours, log, lost) {
   const table = Uint32Array.from(colours, (c) => pixelOf(typeof c === "number" ? `#${(c >>> 8).toString(16).padStart(6, "0")}` : c));
-  const none = pixelOf(colour("line")), last = table.length - 1, painted = new Uint32Array(values.length);
+  const none = pixelOf(colour("line")), gone = pixelOf(LOST), last = table.length - 1, painted = new Uint32Array(values.length);
   const from = log ? Math.log(low) : low, factor = table.length / ((log ? Math.log(high) : high) - from);
   const turnY = y.step < 0, turnX = x.step < 0;
   for (let r = 0, to = 0; r < y.count; r++) {
     const row = (turnY ? y.count - 1 - r : r) * x.count;
     for (let c = 0; c < x.count; c++, to++) {
-      const value = values[row + (turnX ? x.count - 1 - c : c)];
+      const place = row + (turnX ? x.count - 1 - c : c), value = values[place];
       const at = Math.floor(((log ? Math.log(value) : value) - from) * factor);
-      painted[to] = at >= 0 ? table[at < last ? at : last] : value === value ? table[0] : none;
+      painted[to] = at >= 0 ? table[at < last ? at : last] : value === value ? table[0] : lost?.[place] ? gone : none;
     }
   }
   return painted;
@@ -123,9 +137,9 @@ export class ImagePlot {
 
   // values: Float32Array, row by row from the first row of `y`. Pixels are coloured here, many times faster than by Bokeh; the
   // mapper is that of the colour bar.
-  draw(values, low, high, colours, log = false) {
+  draw(values, low, high, colours, log = false, lost = null) {
     const { x, y } = this.options;
-    const painted = coloured(values, x, y, low, high, colours, log);
+    const painted = coloured(values, x, y, low, high, colours, log, lost);
     this.source.data = { image: [ndarray(painted.buffer, { shape: [y.count, x.count], dtype: "uint32" })] };
     this.values = values;
     if (!this.bar) return;

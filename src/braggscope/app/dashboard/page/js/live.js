@@ -49,7 +49,7 @@ export function showNews(news) {
 
 function showLedger(ledger) {
   const lines = ["expected", "received", "waiting", "lost", "late", "duplicates", "outside", "refused"]
-    .filter((name) => ledger[name] !== undefined).map((name) => row([name, plain(ledger[name])]));
+    .filter((name) => ledger[name] !== undefined).map((name) => row([name === "waiting" ? "still expected" : name, plain(ledger[name])]));
   for (const [reason, count] of Object.entries(ledger.lost_by_reason ?? {})) lines.push(row([`lost, ${reason}`, plain(count)]));
   for (const [kind, count] of Object.entries(ledger.refused_by_kind ?? {})) lines.push(row([`refused, ${kind}`, plain(count)]));
   $("ledger").tBodies[0].replaceChildren(...lines);

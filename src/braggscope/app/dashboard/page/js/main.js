@@ -57,7 +57,7 @@ async function anew() {
   }
   choices();
   $("threshold-name").textContent = chosen();
-  await Promise.all([state.read(wanted()), build()]);
+  await Promise.all([state.read(wanted()), build(), state.readLost()]);
   await show();
   showProvenance();
   await showTable(state, pick);
@@ -92,7 +92,7 @@ function defaultBeside() {
 async function build() {
   const [rows, columns] = state.shape, [ay, ax] = state.axes;
   const x = places(ax, columns), y = places(ay, rows);
-  const name = (axis, even) => (axis.unit && even.step !== 1 ? `${axis.name} (${unit(axis.unit)})` : axis.name);
+  const name = (axis, even) => (axis.unit && !even.counted ? `${axis.name} (${unit(axis.unit)})` : axis.name);
   for (const key of ["a", "b"]) {
     maps[key] = new ImagePlot($(`map-${key}`), {
       x, y, down: state.overPixels, xlabel: name(ax, x), ylabel: name(ay, y), pick, select: selected,
@@ -124,7 +124,7 @@ function paint(key, name) {
   const look = name === "flag" ? flags(values, state.status.flag) : isLabel(name) ? labels(values) : ranged(values, () => true, choice(key, name, log));
   if (look.legend || key === "b") legend(key === "b" ? look.legend ?? [] : []);
   maps[key].bar.visible = !look.legend && !isLabel(name);
-  maps[key].draw(look.shown, look.low, look.high, look.colours, log);
+  maps[key].draw(look.shown, look.low, look.high, look.colours, log, state.drawn(state.lost));
 }
 
 function choice(key, name, log) {
@@ -192,7 +192,7 @@ function keys(event) {
 async function paintProfile() {
   const values = state.layerOf(chosen());
   if (!values) return;
-  const [rows, columns] = state.shape, [r, c] = state.picked ?? [Math.floor(rows / 2), Math.floor(columns / 2)];
+  const [rows, columns] = state.shape, [r, c] = state.picked ?? somewhere(values, rows, columns);
   const std = stdOf(chosen()) ? state.layerOf(stdOf(chosen())) : null;
   const cut = (from, step, count) => (from ? Array.from({ length: count }, (_, i) => from[step.start + i * step.by]) : null);
   const [ay, ax] = state.axes;
@@ -206,6 +206,13 @@ async function paintProfile() {
     await profile.show();
   } else profile.draw(curves);
   profile.label([...new Set([ax, ay].filter((a) => a.name).map((a) => `${a.name}${a.unit ? ` (${unit(a.unit)})` : ""}`))].join(", "), labelled(variable));
+}
+
+// The middle of the map, or the first point that has a value while the middle has none.
+function somewhere(values, rows, columns) {
+  const middle = Math.floor(rows / 2) * columns + Math.floor(columns / 2);
+  const at = Number.isFinite(values[middle]) ? middle : Math.max(0, values.findIndex(Number.isFinite));
+  return [Math.floor(at / columns), at % columns];
 }
 
 async function paintHistogram() {
@@ -222,7 +229,8 @@ async function paintHistogram() {
     histogram.draw([curve]);
     await histogram.show();
   } else histogram.draw([curve]);
-  histogram.label(labelled(state.variable(chosen())), "good points");
+  const every = values.reduce((n, v) => n + (Number.isFinite(v) ? 1 : 0), 0), part = flag ? values.reduce((n, v, i) => n + (Number.isFinite(v) && flag[i] === 0 ? 1 : 0), 0) : every;
+  histogram.label(labelled(state.variable(chosen())), part < every ? `good points (${part} of ${every})` : "points");
 }
 
 function selected(rows, columns) {
@@ -288,6 +296,7 @@ async function refresh(whole = false) {
     if (state.status.variables.length && (empty || scan !== state.status.scan || shape !== String(state.status.grid?.shape) || count !== state.status.variables.length)) await anew();
     else if (state.status.variables.length && (await state.update(wanted()))) { await state.read(wanted()); await show(); await showTable(state, pick); }
     if (maps.a) await showBeyond(state, maps.a);
+    if (await state.readLost() && maps.a) await show();
     if (whole) { await showTraining(); showProvenance(); await renewPictures(state); }
   } catch (error) {
     if (error instanceof TypeError) $("connection").textContent = "reconnecting \u2026";

@@ -1,7 +1,7 @@
 // The picked point: its values, its frame, the model of it and what is left; the curve of a detector pixel.
 
 import * as api from "./api.js";
-import { ImagePlot, palette } from "./image.js";
+import { ImagePlot, palette, pooled } from "./image.js";
 import { LinePlot } from "./lines.js";
 import { sample, percentile } from "./scales.js";
 import { plain, unit, withError } from "./format.js";
@@ -58,8 +58,13 @@ async function showFrame(state, position, current) {
   const frame = frames ? await tried(`frames/${position}`, state.query) : none;
   if (!current()) return;
   $("head-frames").textContent = `Frame at position ${position}`;
+  const spotty = Boolean(state.status.spot_model); // a few bright spots on a large frame
+  $("frame").parentElement.classList.toggle("large", spotty);
   const top = frame.found ? Math.max(1e-9, percentile(sample(frame.found.values, undefined, 300000), state.status.spot_model ? 0.9997 : 0.999)) : 1;
-  await draw("frame", frame.found, 0, top, "Viridis256");
+  if (spotty && frame.found) {
+    const sorted = sample(frame.found.values, undefined, 300000);
+    await draw("frame", frame.found, Math.max(1, percentile(sorted, 0.5)), Math.max(10, percentile(sorted, 0.9999)), "Greys256", true);
+  } else await draw("frame", frame.found, 0, top, "Viridis256");
   window.braggscope.frame = frame.found ? { position, shape: frame.found.shape, values: Array.from(frame.found.values) } : { position, why: frame.why };
   const model = modelled && frame.found ? await tried(`model/${position}`, state.query) : {};
   if (!current()) return;
@@ -77,26 +82,26 @@ async function showFrame(state, position, current) {
 async function showSpots(state, position, current) {
   try {
     const spots = await api.json(`spots/${position}`, state.query);
-    if (current()) plots.get("frame")?.overlay(spots);
+    const { x, y } = plots.get("frame").options;
+    if (current()) plots.get("frame").overlay(spots.map((s) => ({ row: (s.row - y.first) / y.step, column: (s.column - x.first) / x.step })));
   } catch (error) {
     if (!(error instanceof api.Missing)) throw error;
   }
 }
 
-async function draw(name, found, low, high, colours) {
+async function draw(name, found, low, high, colours, log = false) {
   const element = $(name);
   element.parentElement.hidden = !found;
   if (!found) return;
-  const [rows, columns] = found.shape;
+  const { values, shape: [rows, columns], by } = pooled(found);
   let plot = plots.get(name);
   if (!plot || plot.options.y.count !== rows || plot.options.x.count !== columns) {
-    plot = new ImagePlot(element, {
-      x: { first: 0, step: 1, count: columns }, y: { first: 0, step: 1, count: rows }, down: true, xlabel: "column (px)", ylabel: "row (px)",
-    });
+    const along = (count) => ({ first: (by - 1) / 2, step: by, count });
+    plot = new ImagePlot(element, { x: along(columns), y: along(rows), down: true, xlabel: "column (px)", ylabel: "row (px)" });
     plots.set(name, plot);
-    plot.draw(found.values, low, high, palette(colours));
+    plot.draw(values, low, high, palette(colours), log);
     await plot.show();
-  } else plot.draw(found.values, low, high, palette(colours));
+  } else plot.draw(values, low, high, palette(colours), log);
 }
 
 // The counts of a detector pixel over the scan; over two motors an image of them.
@@ -124,7 +129,7 @@ async function showCurve(state, point, current) {
   const names = Object.keys(curve.motors), counts = curve.counts.map((v) => v ?? NaN);
   window.braggscope.curve = { row: r, column: c, counts, model: curve.model };
   const mean = names.map((name) => point.values[name]).filter(Boolean);
-  $("curve-caption").textContent = mean.length ? `fitted: ${names.filter((n) => point.values[n]).map((n) => `${n} ${withError(point.values[n].value, point.values[n].std)} ${unit(point.values[n].units)}`).join(", ")}` : "counts over the scan";
+  $("curve-caption").textContent = mean.length ? `${curve.model ? "line: the peak that the values of the map stand for; " : ""}${names.filter((n) => point.values[n]).map((n) => `${n} ${withError(point.values[n].value, point.values[n].std)} ${unit(point.values[n].units)}`).join(", ")}` : "counts over the scan";
   const curves = names.map((name, i) => ({ ...along(name, i, names, curve, counts), points: true, bare: Boolean(curve.model) }));
   if (curve.model) {
     const known = curve.model.map((v, i) => (Number.isFinite(counts[i]) ? v : NaN)); // means over the same points

@@ -2,6 +2,8 @@
 
 import * as api from "./api.js";
 
+const LOST = 3; // in the ledger's words
+
 export class MapState {
   constructor() {
     this.status = null;
@@ -10,6 +12,8 @@ export class MapState {
     this.count = 0;
     this.position = null;
     this.layer = 0;
+    this.lost = null; // booleans over the map: whose frame was lost
+    this.lostCount = 0;
   }
 
   get query() {
@@ -53,6 +57,15 @@ export class MapState {
   flat(row, column) {
     const [rows, columns] = this.shape;
     return (this.layer * rows + row) * columns + column;
+  }
+
+  // Which frames were lost, where that changed; whether it did.
+  async readLost() {
+    const count = this.overPixels ? 0 : this.status.ledger?.lost ?? 0;
+    if (count === this.lostCount && (!count || this.lost)) return false;
+    this.lostCount = count;
+    this.lost = count ? (await api.bytes("ledger/status", this.query)).map((status) => (status === LOST ? 1 : 0)) : null;
+    return true;
   }
 
   async readStatus() {

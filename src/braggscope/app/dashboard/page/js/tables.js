@@ -22,6 +22,7 @@ export async function renewPictures(state) {
 async function listPictures(state) {
   if (listed !== null) return;
   listed = state.scan ?? 0;
+  $("picture-note").textContent = "drawing \u2026";
   try {
     const found = await api.json("pictures", state.query), before = $("picture").value;
     $("picture").replaceChildren(...found.map((one) => {
