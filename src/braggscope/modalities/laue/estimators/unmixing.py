@@ -36,7 +36,7 @@ from ..unmixing.sums import FWHM, summed
 NOT_PREPARED = "unmixing must be prepared on the scan that it maps: it finds the grains in all of its frames"
 NO_GRAIN, UNEXPLAINED, NO_STRAIN = 2, 4, 8
 FLAGS = {1: "no_frame", NO_GRAIN: "no_grain", UNEXPLAINED: "light_unexplained", NO_STRAIN: "strain_unknown"}
-EXPLAINED = 0.7  # of the light of a full film, below which a position is doubtful
+EXPLAINED = 0.7  # of the median light, below which a position is doubtful
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 TOLERANCE_DEG = 0.25  # between scattering vectors, while grains are searched for
 
@@ -84,7 +84,7 @@ class Unmixing(Estimator):
             Quantity("orientation_error", "deg", "standard deviation of the orientation by the fit, all axes together"),
             *strains,
             Quantity("matched", "1", "spots from which the orientation is known"),
-            Quantity("explained", "1", "light of all grains, in parts of that of a full film"),
+            Quantity("explained", "1", "light of all grains found, in parts of its median"),
         )
 
     def prepare(self, source: Source) -> Unmixing:
