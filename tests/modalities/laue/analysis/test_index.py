@@ -84,3 +84,21 @@ def test_the_command_takes_a_calibration_as_detector(capsys):
     main(["laue", "index", peaks, "--detector", detector, "--material", "Si", "--energy", "5:22", "--json"])
     said = json.loads(capsys.readouterr().out)
     assert said["peaks"] == said["explained"] == 55 and said["grains"][0]["mean_px"] == pytest.approx(0.317, abs=0.002)
+
+
+def test_a_half_masked_detector_is_said_and_the_crystal_found_on_the_other_half(tmp_path):
+    import h5py
+
+    from braggscope.core.source import open_scan
+
+    braggscope.simulate("laue", phantom="single", shape=(1, 1), output=tmp_path / "one.h5", progress=False, seed=2)
+    scan = open_scan(tmp_path / "one.h5")
+    frame = scan.frame(0).astype(np.float32)
+    frame[: len(frame) // 2] = np.nan
+    with h5py.File(tmp_path / "half.h5", "w") as file:
+        file["entry/data/data"] = frame[None]
+    geometry = GEOMETRY.from_mapping(dict(scan.geometry_values))
+    whole, half = (index(open_scan(tmp_path / f"{n}.h5"), geometry=geometry, material=("Au",)) for n in ("one", "half"))
+    assert whole.sizes["grain"] == half.sizes["grain"] == 1
+    assert "caution" not in whole.attrs and half.attrs["caution"] == "50% of the detector is masked, and spots there are missing"
+    assert np.abs(whole["orientation_x"].values - half["orientation_x"].values).max() < 0.1

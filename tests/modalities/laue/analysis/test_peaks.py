@@ -71,3 +71,10 @@ def test_its_signature_makes_a_command():
     kinds = {one.name: one.kind for one in arguments(peaks)}
     assert kinds["scan"] == "scan" and kinds["geometry"] == "geometry"
     assert {n for n, k in kinds.items() if k == "option"} == {"threshold", "most", "box", "follow", "drift"}
+
+
+def test_a_scan_without_any_peak_says_what_is_to_be_seen(tmp_path):
+    with h5py.File(tmp_path / "full.h5", "w") as file:
+        file["entry/data/data"] = np.full((4, *SHAPE), 65535, np.uint16)
+    table = peaks(open_scan(tmp_path / "full.h5"))
+    assert table.attrs["caution"].startswith("no peaks in any frame; of frame 0: 100% of its pixels are saturated")

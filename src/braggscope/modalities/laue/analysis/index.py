@@ -21,6 +21,7 @@ from braggscope.core.scan import Scan
 from ..geometry import LaueGeometry
 from ..indexing.search import LARGEST_STRAIN
 
+MASKED = 0.1  # share of the detector above which that is said
 FRAME = "LaueTools laboratory: x along the beam, z up, y = z cross x; U takes the crystal frame (x along a*, z along c) to it"
 
 
@@ -72,8 +73,13 @@ def index(
         "strain": "deviatoric only, crystal frame: a white beam does not tell the size of the lattice",
         "geometry": json.dumps(geometry.to_mapping()),
     }
+    said = []
     if len(found) < 4:
-        table.attrs["caution"] = f"{len(found)} peaks do not tell a crystal; at least 5 are matched of each"
+        said.append(f"{len(found)} peaks do not tell a crystal; at least 5 are matched of each")
+    if (share := float(peaks.attrs.get("masked_share", 0.0))) > MASKED:
+        said.append(f"{share:.0%} of the detector is masked, and spots there are missing")
+    if said:
+        table.attrs["caution"] = "; ".join(said)
     return table
 
 

@@ -56,8 +56,9 @@ def peaks(
     table = peak_table([found[at] for at in order], frames=None if single else order, geometry=geometry)
     if follow > 0:
         table = follow_peaks(table, scan.shape, tolerance_px=follow, drift_px=drift, steps=_steps(scan.axes))
-    if single and not table.sizes["peak"]:
-        table.attrs["caution"] = f"no peaks: {why_without_peaks(*frame_of(scan, 0))}"
+    if found and not table.sizes["peak"]:
+        which = "" if single else f" in any frame; of frame {order[0]}"
+        table.attrs["caution"] = f"no peaks{which}: {why_without_peaks(*frame_of(scan, order[0]))}"
     gain, correlation, hot = np.array(about, float).reshape(-1, 3).T
     return table.assign_attrs(
         frames=len(found),

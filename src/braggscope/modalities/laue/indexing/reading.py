@@ -15,7 +15,8 @@ from ..geometry import LaueGeometry
 def geometry_and_peaks(
     source: Scan | xr.Dataset, geometry: LaueGeometry | None, frame: int = 0
 ) -> tuple[LaueGeometry, xr.Dataset]:
-    """The geometry given, else the one stated with the peaks, and the table of peaks with rows and columns.
+    """The geometry given, else the one stated with the peaks, and the table of peaks with rows and columns; `masked_share` is an
+    attribute of those of a frame.
 
     source: A table over `peak`, or a scan of which a frame (flat number) is searched for peaks.
     """
@@ -34,7 +35,8 @@ def geometry_and_peaks(
     peaks = peaks_of_frame(counts, mask)
     if not peaks.sizes["peak"]:
         raise InputError(f"the pattern has no peaks: {why_without_peaks(counts, mask)}")
-    return geometry.replace(rows=rows, columns=columns), peaks
+    masked = 0.0 if mask is None else float((~mask).mean())
+    return geometry.replace(rows=rows, columns=columns), peaks.assign_attrs(masked_share=masked)
 
 
 def peaks_of_frame(counts: np.ndarray, mask: np.ndarray | None) -> xr.Dataset:
