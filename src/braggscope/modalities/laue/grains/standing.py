@@ -18,6 +18,7 @@ from braggscope.core.source import Source
 
 FRAMES = 201  # from which the level is taken: its error is then 0.09 of the noise of a frame
 ROWS = 32  # of the detector whose quantiles are taken at a time
+MOST_GONE = 0.95  # share of counts that may not be used
 LEAST_NOISE = 0.5  # counts; of pixels that are dark in most frames
 
 
@@ -47,7 +48,7 @@ def standing(source: Source, *, quantile: float = 0.5, remove: bool = True) -> S
 
     quantile: Of the counts of each pixel that is its level.
     remove: False leaves in it what is narrow: the level is then that of the whole frame, its median.
-    Raises InputError where the scan has no frames.
+    Raises InputError where the scan has no frames, or next to no counts that may be used.
     """
     points = math.prod(source.shape)
     only = np.zeros(points, bool)
@@ -56,6 +57,8 @@ def standing(source: Source, *, quantile: float = 0.5, remove: bool = True) -> S
     if not parts:
         raise InputError("the scan has no frames yet from which to learn what stands still")
     stack = np.concatenate(parts)
+    if stack.dtype.kind == "f" and (gone := float(np.isnan(stack).mean())) > MOST_GONE:
+        raise InputError(f"{gone:.0%} of the counts of the scan are saturated or masked; nothing is left to tell grains by")
     if not remove:
         return _of_whole_frames(stack)
     shares = (0.16, 0.5, quantile)
