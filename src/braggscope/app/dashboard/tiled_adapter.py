@@ -3,8 +3,8 @@
     tiled serve directory FOLDER --ext .h5=application/x-braggscope-map \\
         --adapter application/x-braggscope-map=braggscope.app.dashboard.tiled_adapter:MapAdapter
 
-Its own HDF5 adapter stops at the references by which netCDF-4 ties axes to variables. Tiled (tried: 0.2.20) is not among the extras:
-this module is for the environment of its server.
+Its own HDF5 adapter stops at the references by which netCDF-4 ties axes to variables. Tiled (tried: 0.2.20) is not among the
+extras: this module is for the environment of its server.
 """
 
 from __future__ import annotations
