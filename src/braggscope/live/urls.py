@@ -64,7 +64,7 @@ def parse(text: str, schemes: Mapping[str, str]) -> Url:
         if Path(text).exists():
             return Url("dir" if Path(text).is_dir() else "h5", text)
         listed = "; ".join(f"{name}: {what}" for name, what in schemes.items())
-        raise InputError(f"source '{text}' must begin with one of these schemes, or be a file or folder there is: {listed}")
+        raise InputError(f"'{text}' must begin with one of these schemes, or be a file or folder there is: {listed}")
     if rest.startswith("//"):
         parts = urlsplit(f"x:{rest}")
         place, query = parts.netloc + parts.path, parts.query
