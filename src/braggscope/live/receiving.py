@@ -27,11 +27,13 @@ from .transports import receiver, source_url
 GROUP = 512  # messages recorded together, at most
 WAIT_S = 0.05
 REPORT_S = 0.5
+HAND_OVER = signal.SIGUSR1  # to a receiver: another one will go on with the scan
 
 
-def receive(run: RunFolder, asked: Mapping[str, Any], stop: threading.Event) -> int:
+def receive(run: RunFolder, asked: Mapping[str, Any], stop: threading.Event, leave: threading.Event | None = None) -> int:
     """Record from the source of a run until its scans are over or it is told to stop; how many scans were recorded.
 
+    stop: Set to end the scan and this; leave, with it: to leave the scan open, as another receiver will go on with it.
     asked: The document of run.json: source, plan, patience_s, buffer, scans (None: until it is stopped), timeout_s.
     Raises InputError where the source cannot be opened, BraggscopeError where the disk cannot take more.
     """
@@ -73,7 +75,8 @@ def receive(run: RunFolder, asked: Mapping[str, Any], stop: threading.Event) -> 
         if not failed:
             while len(buffer):  # what came before it was told to stop
                 recorder.record(buffer.take(GROUP, 0))
-            recorder.finish("stopped")
+            if leave is None or not leave.is_set():
+                recorder.finish("stopped")
     except OSError as error:
         with contextlib.suppress(OSError):  # where not even that can be written, the scan stays open and can be resumed
             recorder.finish("the disk could not take more")
@@ -138,13 +141,19 @@ def _report(run: RunFolder, recorder: Recorder, buffer: Buffer, state: str | Non
 
 def main(path: str) -> int:
     """The process: `python -m braggscope.live.receiving RUN_FOLDER`."""
-    stop = threading.Event()
+    stop, leave = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+
+    def hand_over(*_: Any) -> None:
+        leave.set()
+        stop.set()
+
+    signal.signal(HAND_OVER, hand_over)
     run = RunFolder(Path(path))
     try:
         run.claim("receiver")
-        receive(run, read_json(run.path / "run.json"), stop)
+        receive(run, read_json(run.path / "run.json"), stop, leave)
     except BraggscopeError as error:
         run.report("receiver", state="failed", error=str(error))
         print(f"error: {error}", file=sys.stderr)

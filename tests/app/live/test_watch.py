@@ -98,6 +98,29 @@ def test_a_run_that_was_killed_as_a_whole_is_resumed(program, scan, offline, out
     assert_offline(output, offline)
 
 
+def test_a_watch_that_alone_was_killed_is_resumed_and_takes_over_what_went_on(program, scan, offline, output):
+    url = f"zmq+json://127.0.0.1:{free_port()}"
+    words = ("watch", url, "-o", output, "--modality", "nanobeam", "--no-dashboard", "--json")
+    watching = program(*words, output=output)
+    playing = program("play", scan, url, "--rate", "100", "--quiet")
+    watching.until(lambda: watching.mapped() > 50)
+    parts = {name: watching.run.reported(name)["pid"] for name in ("receiver", "mapper")}
+    os.kill(watching.process.pid, signal.SIGKILL)
+    before = len(watching.run.scans()[0].frames)
+    end = time.monotonic() + 20
+    while len(watching.run.scans()[0].frames) < before + 50:  # they go on
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    again = program(*words, "--resume", output=output)
+    said = again.document()
+    assert said["received"] + said["lost"] == 600 and said["received"] > 590  # what was on its way to the old socket may be lost
+    assert playing.end()[0] == 0
+    assert_offline(output, offline, lost=np.flatnonzero(load_ledger(output)["status"].ravel() == 3))
+    for pid in parts.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_ctrl_c_leaves_the_map_so_far(program, scan, offline, output):
     watching = program("watch", f"replay:{scan}?rate=200", "-o", output, "--no-dashboard", output=output)
     watching.until(lambda: watching.mapped() > 100)

@@ -21,6 +21,7 @@ from typing import Any
 
 from braggscope.core.errors import BraggscopeError, InputError
 from braggscope.live.control import ask
+from braggscope.live.receiving import HAND_OVER
 from braggscope.live.run_folder import RunFolder, folder_of, read_json
 
 from ..interruption import Interruption
@@ -205,7 +206,8 @@ def _end_orphans(run: RunFolder) -> None:
     """End the processes of a run whose watch was killed: they have gone on until now. Raises InputError where they stay."""
     for process in run.claimed().values():
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGTERM)
+            if process > 0:
+                os.kill(process, HAND_OVER)  # ends any other part as well: all that they know is in the folder
     until = time.time() + ENDS_S
     while working := run.claimed():
         if time.time() > until:
