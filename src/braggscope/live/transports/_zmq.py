@@ -10,6 +10,7 @@ from ..urls import Url
 
 QUEUE = 1000  # messages that either end holds before the sender waits: a second at 1 kHz
 AT_ONCE = 64 * 2**20  # bytes that are taken at once; large frames would fill the memory otherwise
+NOBODY_MS = 60_000  # without a receiver, after which a sender gives up
 LINGER_MS = 60_000  # how long a sender that closes waits for a slow receiver
 
 
@@ -78,6 +79,7 @@ class Push:
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, QUEUE)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.SNDTIMEO, NOBODY_MS)
         try:
             (self._socket.connect if url.yes("bind") else self._socket.bind)(_address(url))
         except zmq.ZMQError as error:
@@ -85,8 +87,13 @@ class Push:
             raise InputError(f"{url} cannot be opened: {error.strerror}") from None
 
     def send(self, parts: Sequence[bytes]) -> None:
-        """Send a message."""
-        self._socket.send_multipart(parts, copy=False)
+        """Send a message. Raises InputError where nobody takes it."""
+        import zmq
+
+        try:
+            self._socket.send_multipart(parts, copy=False)
+        except zmq.Again:
+            raise InputError(f"nobody took a frame for {NOBODY_MS / 1000:g} s; is `braggscope watch` running?") from None
 
     def close(self) -> None:
         """Close the socket when all is sent, or nobody took it for a minute."""
