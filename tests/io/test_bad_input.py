@@ -49,7 +49,7 @@ def test_unknown_format(tmp_path):
     (tmp_path / "a.docx").write_text("x")
     refused(
         tmp_path / "a.docx",
-        r"is in no format known here; known are: ESRF BLISS, HDF5/NeXus, Zarr, EDF, marccd/mar345/ADSC/CBF, NumPy, TIFF",
+        r"is in no format known here; known are: ESRF BLISS, HDF5/NeXus, Zarr, EDF, marccd/mar345/ADSC/CBF, NumPy, recorded",
     )
 
 

@@ -52,10 +52,14 @@ def test_polarisation_is_one_across_the_field_and_cos_square_along_it():
 
 
 def test_the_field_stays_horizontal_where_the_laboratory_is_turned():
-    """A detector at the side, taken as one above in a laboratory turned by 90 degrees, has the rays along the field."""
-    aside = film().replace(roll_deg=90.0)
-    assert np.allclose(electric_field(aside), [0, 0, 1])
-    own, turned = (layer(one, crystal_of("Au"), thickness_um=0.3) for one in (film(), aside))
+    """A detector at the side, taken as one above in a laboratory turned by 90 degrees, has the rays along the field.
+
+    The surface faces the beam, so that it stays the same.
+    """
+    above = film().replace(sample_tilt_deg=90.0)
+    aside = above.replace(roll_deg=90.0)
+    assert np.allclose(electric_field(aside), [0, 0, 1]) and np.allclose(surface_normal(aside), surface_normal(above))
+    own, turned = (layer(one, crystal_of("Au"), thickness_um=0.3) for one in (above, aside))
     a, b = (spots_of(one, np.eye(3)) for one in (own, turned))
     matrix = detector_matrix(film())
     u = np.stack(rays(matrix, a.row, a.column), -1)

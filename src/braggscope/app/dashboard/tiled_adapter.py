@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from tiled.adapters.xarray import DatasetAdapter  # type: ignore[import-not-found,unused-ignore]
-from tiled.utils import path_from_uri  # type: ignore[import-not-found,unused-ignore]
-
 from braggscope.core.maps import load
 
 
-class MapAdapter(DatasetAdapter):  # type: ignore[misc,unused-ignore]
+class MapAdapter:
     """A map as Tiled serves it."""
 
     @classmethod
     def from_uris(cls, *data_uris: str, **options: Any) -> Any:
         """The map in a file; for registration."""
+        from tiled.adapters.xarray import DatasetAdapter  # type: ignore[import-not-found,unused-ignore]
+        from tiled.utils import path_from_uri  # type: ignore[import-not-found,unused-ignore]
+
         return DatasetAdapter.from_dataset(load(path_from_uri(data_uris[0])))
 
     @classmethod
