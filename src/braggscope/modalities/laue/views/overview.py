@@ -29,7 +29,7 @@ def overview(dataset: xr.Dataset, scan: Any = None) -> Figure | None:
     names = [n for n in quantity_names(dataset) if dataset[n].dims == over and n not in ELSEWHERE]
     if not names or len(over) > 2 or set(over) & set(TABLES):
         return None
-    signed = tuple(n for n in names if n.startswith(("strain_", "orientation_")))
+    signed = tuple(n for n in names if n.startswith(("strain_", "orientation_")) and n != "orientation_error")
     method = str(dataset.attrs.get("method", "laue")).replace("_", " ")
     return maps_figure(dataset, names, signed=signed, title=f"{method}: every quantity of the positions")
 
