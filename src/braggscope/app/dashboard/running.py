@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,23 +63,29 @@ def serve(
         application(provider, token), ws="websockets-sansio", ws_max_size=65536, timeout_keep_alive=30, **quiet
     )
     server: Any = uvicorn.Server(config)
-    threading.Thread(target=_warm, args=(provider,), daemon=True).start()
+    ended = threading.Event()
+    warming = threading.Thread(target=_warm, args=(provider, ended), daemon=True)
+    warming.start()
     told(address)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
+    ended.set()
+    with contextlib.suppress(KeyboardInterrupt):
+        warming.join()  # an interpreter that ends in the middle of an import prints the import's traceback
 
 
-def _warm(provider: Provider) -> None:
+def _warm(provider: Provider, ended: threading.Event) -> None:
     """Load what the first model of a frame needs, so that the first click does not wait for it."""
     for _ in range(WARM_TRIES):
         kind = modalities().get(str(provider.status().get("modality")))
         if kind is not None:
-            for dotted in (kind.frame_model, kind.spot_model):
-                if dotted:
+            for dotted in filter(None, (kind.frame_model, kind.spot_model)):
+                if not ended.is_set():
                     kind.load(dotted)
                     import torch  # noqa: F401  what most models compute with
             return
-        time.sleep(1)
+        if ended.wait(1):
+            return
 
 
 def main(path: str) -> int:
