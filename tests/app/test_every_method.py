@@ -25,21 +25,26 @@ def options_of(name, method):
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    """A small simulated scan file of each modality."""
+def scan_of(tmp_path_factory):
+    """Makes the small simulated scan file of a modality, or the one that a method has instead."""
     folder = tmp_path_factory.mktemp("scans")
-    made = {}
-    for name, kind in modalities().items():
-        made[name] = folder / f"{name}.h5"
-        braggscope.simulate(name, output=made[name], progress=False, seed=3, **kind.example_phantom)
-    return made
+
+    def file(name, method):
+        kind = modalities()[name]
+        own = kind.example_scans.get(method, {})
+        path = folder / (f"{name}_{method}.h5" if own else f"{name}.h5")
+        if not path.exists():
+            braggscope.simulate(name, output=path, progress=False, seed=3, **{**kind.example_phantom, **own})
+        return path
+
+    return file
 
 
 @pytest.mark.parametrize(("modality", "method"), METHODS)
-def test_map_and_report(cli, scans, tmp_path, modality, method):
-    out = tmp_path / "m.h5"
+def test_map_and_report(cli, scan_of, tmp_path, modality, method):
+    scan, out = scan_of(modality, method), tmp_path / "m.h5"
     words = [f"--option={name}={value}" for name, value in options_of(modality, method).items()]
-    code, said, wrong = cli("map", scans[modality], "--method", method, "-o", out, "--json", "--workers", 1, *words)
+    code, said, wrong = cli("map", scan, "--method", method, "-o", out, "--json", "--workers", 1, *words)
     assert (code, wrong) == (0, "")
     numbers = json.loads(said)
     first = next(iter(numbers["quantities"]))
@@ -49,15 +54,15 @@ def test_map_and_report(cli, scans, tmp_path, modality, method):
         f"{name}_std" in braggscope.load(out) for name in numbers["quantities"] if name != "reduced_deviance"
     )
     page = tmp_path / "r.html"
-    code, _, wrong = cli("report", out, "--scan", scans[modality], "-o", page)
+    code, _, wrong = cli("report", out, "--scan", scan, "-o", page)
     assert (code, wrong) == (0, "")
     assert page.read_text().count("<img ") >= 1
 
 
 @pytest.mark.parametrize(("modality", "method"), METHODS)
-def test_a_resumed_map_is_the_map(scans, tmp_path, monkeypatch, modality, method):
+def test_a_resumed_map_is_the_map(scan_of, tmp_path, monkeypatch, modality, method):
     """Reading breaks off in the middle; what was done and the rest together are the whole, bit for bit."""
-    scan, options = braggscope.open(scans[modality]), options_of(modality, method)
+    scan, options = braggscope.open(scan_of(modality, method)), options_of(modality, method)
     frames = modalities()[modality].estimator(method).reads == "frames"
     size = math.prod(scan.shape if frames else scan.frame_shape) // 5
     monkeypatch.setattr("braggscope.engine.local.BATCH_FRAMES", size)
