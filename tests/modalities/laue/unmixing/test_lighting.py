@@ -11,6 +11,7 @@ from braggscope.modalities.laue.geometry import film
 from braggscope.modalities.laue.patterns import spot_image, spots_of
 from braggscope.modalities.laue.reflections import material
 from braggscope.modalities.laue.unmixing import kernels
+from braggscope.modalities.laue.unmixing.count_noise import CountNoise
 from braggscope.modalities.laue.unmixing.lighting import FrameFits, Lights, lights, measured, moved, strengthened, supported
 from braggscope.modalities.laue.unmixing.spots import images_of
 from braggscope.modalities.laue.unmixing.sums import Sums, weights
@@ -45,7 +46,7 @@ def sums_of(mean, same, part=0.01):
     """One sum about one centre."""
     shape = (GEOMETRY.rows, GEOMETRY.columns)
     mean = mean[None].astype(np.float32)
-    weight = weights(mean, same, np.ones(PIXELS, bool))
+    weight = weights(mean, same, np.ones(PIXELS, bool), CountNoise(1.0, 0.0, 0.1))
     return Sums(np.zeros(1), np.zeros(1), mean, np.array([part]), same, weight, 1.0, shape)
 
 

@@ -82,7 +82,7 @@ def background(counts: np.ndarray, pieces: Pieces, *, whole: bool = True) -> Bac
     noise = np.maximum(noise, floor)
     level = _mean_of_agreeing(level, low, AGREE * np.sqrt(noise))
     variance = np.maximum(_mean_of_agreeing(variance, noise, AGREE * noise), floor)
-    return Background(level, np.sqrt(variance), _gain(level[live], variance[live]), float(1 - live.mean()))
+    return Background(level, np.sqrt(variance), photon_transfer(level[live], variance[live]), float(1 - live.mean()))
 
 
 def _mean_of_agreeing(values: np.ndarray, low: np.ndarray, within: np.ndarray) -> np.ndarray:
@@ -98,8 +98,11 @@ def _mean_of_agreeing(values: np.ndarray, low: np.ndarray, within: np.ndarray) -
     return np.where(weight > 0, total / np.maximum(weight, 1), low)
 
 
-def _gain(level: np.ndarray, variance: np.ndarray) -> float:
-    """Slope of the variance against the level, by a weighted straight line through the medians of 16 classes of level."""
+def photon_transfer(level: np.ndarray, variance: np.ndarray) -> float:
+    """Variance per count of light, from level and variance of tiles, shape (tile,) each.
+
+    The slope by a weighted straight line through the medians of 16 classes of level; where it is not sure, variance / level.
+    """
     order = np.argsort(level, kind="stable")
     classes = [part for part in np.array_split(order, 16) if len(part) >= 8]
     x = np.array([np.median(level[part]) for part in classes], float)

@@ -16,11 +16,13 @@ from braggscope.core.batch import Batch
 from braggscope.core.source import Source
 from braggscope.infer.runtime import in_threads
 
+from .count_noise import CountNoise
+
 FWHM = 2 * math.sqrt(2 * math.log(2))
 APART = 0.7  # standard deviations of the footprint between centres
 REACH = 3.0  # standard deviations up to which frames count
 BACKGROUND = 20.0  # percentile over the centres: most of the time no grain's spot is on a pixel
-DARKEST = 0.1  # counts^2: the variance of a pixel, at least
+SAMPLED = 16  # frames that tell the noise, evenly over the scan
 PIXELS = 1 << 14  # of the frames that are added at a time
 
 
@@ -32,8 +34,8 @@ class Sums:
     mean: Shape (cy * cx, row * column), float32, counts of a frame.
     part: sum k^2 / (sum k)^2, shape (cy * cx,); inf where no frame was.
     same: The background with what stands still, shape (row * column,).
-    weight: One over the variance of each pixel of a frame about a centre, as Poisson counts have it, 0 where it may not be used;
-        float16, shape (cy * cx, row * column).
+    weight: One over the variance of each pixel of a frame about a centre, 0 where it may not be used; float16, shape
+        (cy * cx, row * column).
     frames: How many there were for each centre.
     frame_shape: Rows and columns.
     """
@@ -67,11 +69,18 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
     pixels = math.prod(source.frame_shape)
     total = np.zeros((len(centre_y), pixels), np.float32)
     weight, square, good = np.zeros(len(centre_y)), np.zeros(len(centre_y)), np.ones(pixels, bool)
-    frames = 0
+    frames, positions = 0, math.prod(source.shape)
+    sample: list[np.ndarray] = []
+    whole = True
+    sampled = np.unique(np.linspace(0, positions - 1, min(SAMPLED, positions)).astype(int))
     for batch in source.batches():
         if batch.mask is not None:
             good &= batch.mask.all(0).ravel()
         frames += len(batch)
+        whole = np.issubdtype(batch.frames.dtype, np.integer)
+        for i in np.flatnonzero(np.isin(batch.index, sampled)):
+            use = True if batch.mask is None else batch.mask[i]
+            sample.append(np.where(use, batch.frames[i].astype(np.float32), np.float32(np.nan)))
         near, k = _weights(batch, y, x, centre_y, centre_x, sigma_um)
         weight[near] += k.sum(1)
         square[near] += (k**2).sum(1)
@@ -81,17 +90,17 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
     part = np.full(len(weight), np.inf)
     part[there] = square[there] / weight[there] ** 2
     total[:, ~good] = 0
-    same = _standing(total[there], part[there])
-    weight = weights(total, same, good)
+    noise = CountNoise.of(sample, whole=whole)
+    same = _standing(total[there], part[there], noise)
+    weight = weights(total, same, good, noise)
     return Sums(along_y, along_x, total, part, same, weight, frames / len(total), source.frame_shape)
 
 
-def weights(mean: np.ndarray, same: np.ndarray, good: np.ndarray) -> np.ndarray:
+def weights(mean: np.ndarray, same: np.ndarray, good: np.ndarray, noise: CountNoise) -> np.ndarray:
     """One over the variance of a frame about each centre, 0 where a pixel is not good; float16, as `mean` in shape."""
     made = np.zeros(mean.shape, np.float16)
-    least = np.maximum(same, DARKEST)
     for own, weight in zip(mean, made, strict=True):
-        np.divide(1, np.maximum(own, least), out=weight, where=good, casting="unsafe")
+        np.divide(1, noise.variance(np.maximum(own, same)), out=weight, where=good, casting="unsafe")
     return made
 
 
@@ -123,7 +132,7 @@ def _add(total: np.ndarray, near: np.ndarray, k: np.ndarray, frames: np.ndarray)
     in_threads(work, math.ceil(total.shape[1] / PIXELS))
 
 
-def _standing(mean: np.ndarray, part: np.ndarray) -> np.ndarray:
+def _standing(mean: np.ndarray, part: np.ndarray, noise: CountNoise) -> np.ndarray:
     """The part that every sum has: of each pixel the mean of those near the percentile, shape (pixel,)."""
     same = np.empty(mean.shape[1], np.float32)
 
@@ -131,7 +140,7 @@ def _standing(mean: np.ndarray, part: np.ndarray) -> np.ndarray:
         for first in range(start * PIXELS, min(stop * PIXELS, len(same)), PIXELS):
             own = mean[:, first : first + PIXELS]
             low = np.percentile(own, BACKGROUND, axis=0)
-            reach = 2.5 * np.sqrt(np.maximum(low, 0.1) * np.median(part))
+            reach = 2.5 * np.sqrt(noise.variance(low) * np.median(part))
             same[first : first + PIXELS] = np.mean(own, axis=0, where=own < low + reach)
 
     in_threads(work, math.ceil(len(same) / PIXELS))
