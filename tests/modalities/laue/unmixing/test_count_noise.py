@@ -5,9 +5,14 @@ import pytest
 
 from braggscope.core.batch import Batch
 from braggscope.modalities.laue.geometry import film as instrument
+from braggscope.modalities.laue.peaks.background import background
 from braggscope.modalities.laue.phantoms.film import film
 from braggscope.modalities.laue.unmixing.count_noise import CountNoise
 from braggscope.modalities.laue.unmixing.sums import summed
+
+
+def noise_of(frames):
+    return CountNoise.of([background(frame, lambda work, count: work(0, count)) for frame in frames])
 
 
 def frames(gain, pedestal, readout, seed=0):
@@ -25,19 +30,19 @@ def frames(gain, pedestal, readout, seed=0):
     ("gain", "pedestal", "readout"), [(1.0, 0.0, 0.0), (1.0, 10.0, 1.5), (3.0, 300.0, 8.0), (0.5, 100.0, 2.0)]
 )
 def test_gain_pedestal_and_readout_are_in_the_variance(gain, pedestal, readout):
-    found = CountNoise.of(frames(gain, pedestal, readout), whole=True)
+    found = noise_of(frames(gain, pedestal, readout))
     photons = np.array([40.0, 80.0, 120.0, 3000.0])
     assert found.variance(pedestal + gain * photons) == pytest.approx(gain**2 * photons + readout**2, rel=0.12)
 
 
 def test_pixels_that_may_not_be_used_change_nothing():
     given = frames(1.0, 10.0, 1.5)
-    whole = CountNoise.of(given, whole=True)
+    whole = noise_of(given)
     for frame in given:
         frame[:, 200:230] = np.nan
-    masked = CountNoise.of([*given, np.full_like(given[0], np.nan)], whole=True)
+    masked = noise_of([*given, np.full_like(given[0], np.nan)])
     assert masked.variance(np.float32(90)) == pytest.approx(whole.variance(np.float32(90)), rel=0.1)
-    assert CountNoise.of([np.full((32, 32), np.nan, np.float32)], whole=True).variance(np.float32(7)) == 7
+    assert noise_of([np.full((32, 32), np.nan, np.float32)]).variance(np.float32(7)) == 7
 
 
 def test_a_scan_in_other_units_weighs_its_pixels_alike():

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from braggscope.infer.runtime import in_threads
-
-from ..peaks.background import background, photon_transfer
+from ..peaks.background import Background, photon_transfer
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,9 @@ class CountNoise:
     least: float
 
     @classmethod
-    def of(cls, frames: list[np.ndarray], *, whole: bool) -> CountNoise:
-        """From the backgrounds of some frames.
-
-        frames: Shape (row, column) each, float32, NaN where a count may not be used.  whole: Whether counts are whole numbers.
-        """
-        grounds = [background(frame, in_threads, whole=whole) for frame in frames if np.isfinite(frame).any()]
+    def of(cls, grounds: list[Background]) -> CountNoise:
+        """From the backgrounds of some frames; those without a pixel that counts say nothing."""
+        grounds = [one for one in grounds if one.dead < 1]
         if not grounds:
             return cls(1.0, 0.0, 1.0)
         level, variance = (np.median(v, axis=0) for v in ([g.level for g in grounds], [g.sigma**2 for g in grounds]))

@@ -16,6 +16,7 @@ from braggscope.core.batch import Batch
 from braggscope.core.source import Source
 from braggscope.infer.runtime import in_threads
 
+from ..peaks.background import Background, background
 from .count_noise import CountNoise
 
 FWHM = 2 * math.sqrt(2 * math.log(2))
@@ -70,17 +71,16 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
     total = np.zeros((len(centre_y), pixels), np.float32)
     weight, square, good = np.zeros(len(centre_y)), np.zeros(len(centre_y)), np.ones(pixels, bool)
     frames, positions = 0, math.prod(source.shape)
-    sample: list[np.ndarray] = []
-    whole = True
+    grounds: list[Background] = []
     sampled = np.unique(np.linspace(0, positions - 1, min(SAMPLED, positions)).astype(int))
     for batch in source.batches():
         if batch.mask is not None:
             good &= batch.mask.all(0).ravel()
         frames += len(batch)
-        whole = np.issubdtype(batch.frames.dtype, np.integer)
         for i in np.flatnonzero(np.isin(batch.index, sampled)):
             use = True if batch.mask is None else batch.mask[i]
-            sample.append(np.where(use, batch.frames[i].astype(np.float32), np.float32(np.nan)))
+            frame = np.where(use, batch.frames[i].astype(np.float32), np.float32(np.nan))
+            grounds.append(background(frame, in_threads, whole=batch.frames.dtype.kind in "ui"))
         near, k = _weights(batch, y, x, centre_y, centre_x, sigma_um)
         weight[near] += k.sum(1)
         square[near] += (k**2).sum(1)
@@ -90,7 +90,7 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
     part = np.full(len(weight), np.inf)
     part[there] = square[there] / weight[there] ** 2
     total[:, ~good] = 0
-    noise = CountNoise.of(sample, whole=whole)
+    noise = CountNoise.of(grounds)
     same = _standing(total[there], part[there], noise)
     weight = weights(total, same, good, noise)
     return Sums(along_y, along_x, total, part, same, weight, frames / len(total), source.frame_shape)
