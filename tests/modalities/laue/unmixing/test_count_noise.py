@@ -60,4 +60,5 @@ def test_a_scan_in_other_units_weighs_its_pixels_alike():
     y, x = (a.ravel() for a in np.meshgrid(0.2 * np.arange(5), 0.2 * np.arange(6), indexing="ij"))
     plain, scaled = (summed(one, y, x, (0.42, 0.42)) for one in (source, Scaled(source)))
     assert np.allclose(scaled.same, 100 + 3 * plain.same, atol=0.3)
-    assert np.median(9 * scaled.weight.astype(float) / plain.weight.astype(float)) == pytest.approx(1, rel=0.05)
+    ratio = scaled.weight.astype(float) / scaled.unit**2 / (plain.weight.astype(float) / plain.unit**2)
+    assert np.median(9 * ratio) == pytest.approx(1, rel=0.05)

@@ -47,7 +47,7 @@ def sums_of(mean, same, part=0.01):
     shape = (GEOMETRY.rows, GEOMETRY.columns)
     mean = mean[None].astype(np.float32)
     weight = weights(mean, same, np.ones(PIXELS, bool), CountNoise(1.0, 0.0, 0.1))
-    return Sums(np.zeros(1), np.zeros(1), mean, np.array([part]), same, weight, 1.0, shape)
+    return Sums(np.zeros(1), np.zeros(1), mean, np.array([part]), same, weight, 1.0, 1.0, shape)
 
 
 def test_the_images_are_those_of_the_simulator(images):

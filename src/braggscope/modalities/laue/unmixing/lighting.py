@@ -92,9 +92,9 @@ def lights(sums: Sums, images: Images, near: list[np.ndarray]) -> Lights:
     return Lights(near, light, std)
 
 
-def weights_at(sums: Sums, centre: int) -> np.ndarray:
+def weights_at(sums: Sums | FrameFits, centre: int) -> np.ndarray:
     """One over the variance of each pixel of a frame about a centre, 0 where it may not be used; float32."""
-    return sums.weight[centre].astype(np.float32)
+    return sums.weight[centre].astype(np.float32) / np.float32(sums.unit**2)
 
 
 def inverse_at(near: np.ndarray, weight: np.ndarray, images: Images, image: np.ndarray) -> np.ndarray:
@@ -168,13 +168,15 @@ def supported(images: Images, strength: np.ndarray, precision: np.ndarray) -> np
 class FrameFits:
     """What fitting the light of single frames needs: the grains about each centre, and their normal matrix.
 
-    weight: One over the variance of each pixel about each centre, float16, shape (centre, pixel).
+    weight: unit^2 over the variance of each pixel about each centre, float16, shape (centre, pixel).
+    unit: Counts of one photon, about.
     near: The grains that may be lit about each centre.  inverse: (P^T W P)^-1 of each.
     """
 
     images: Images
     same: np.ndarray
     weight: np.ndarray
+    unit: float
     near: list[np.ndarray]
     inverse: list[np.ndarray]
 
@@ -188,7 +190,7 @@ class FrameFits:
                 inverse[c] = inverse_at(near[c], weights_at(sums, c), images, image)
 
         in_threads(work, len(near))
-        return cls(images, sums.same, sums.weight, near, inverse)
+        return cls(images, sums.same, sums.weight, sums.unit, near, inverse)
 
     def light(self, frames: np.ndarray, mask: np.ndarray | None, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Light on each grain and its variance, shape (frame, grain); 0 and inf where it may have none.
@@ -204,7 +206,7 @@ class FrameFits:
                 if mask is not None:
                     frame = np.where(mask[k].ravel(), frame, self.same)
                 projected, near = np.empty(len(self.near[c])), self.near[c]
-                kernels.projections(near, frame, self.same, self.weight[c].astype(np.float32), *self.images.arrays, projected)
+                kernels.projections(near, frame, self.same, weights_at(self, c), *self.images.arrays, projected)
                 found[k, near] = self.inverse[c] @ projected
                 variance[k, near] = np.diag(self.inverse[c])
 

@@ -35,8 +35,9 @@ class Sums:
     mean: Shape (cy * cx, row * column), float32, counts of a frame.
     part: sum k^2 / (sum k)^2, shape (cy * cx,); inf where no frame was.
     same: The background with what stands still, shape (row * column,).
-    weight: One over the variance of each pixel of a frame about a centre, 0 where it may not be used; float16, shape
+    weight: unit^2 over the variance of each pixel of a frame about a centre, 0 where it may not be used; float16, shape
         (cy * cx, row * column).
+    unit: Counts of one photon, about.
     frames: How many there were for each centre.
     frame_shape: Rows and columns.
     """
@@ -47,6 +48,7 @@ class Sums:
     part: np.ndarray
     same: np.ndarray
     weight: np.ndarray
+    unit: float
     frames: float
     frame_shape: tuple[int, int]
 
@@ -93,14 +95,14 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
     noise = CountNoise.of(grounds)
     same = _standing(total[there], part[there], noise)
     weight = weights(total, same, good, noise)
-    return Sums(along_y, along_x, total, part, same, weight, frames / len(total), source.frame_shape)
+    return Sums(along_y, along_x, total, part, same, weight, noise.gain, frames / len(total), source.frame_shape)
 
 
 def weights(mean: np.ndarray, same: np.ndarray, good: np.ndarray, noise: CountNoise) -> np.ndarray:
-    """One over the variance of a frame about each centre, 0 where a pixel is not good; float16, as `mean` in shape."""
+    """gain^2 over the variance of a frame about each centre, 0 where a pixel is not good; float16, as `mean` in shape."""
     made = np.zeros(mean.shape, np.float16)
     for own, weight in zip(mean, made, strict=True):
-        np.divide(1, noise.variance(np.maximum(own, same)), out=weight, where=good, casting="unsafe")
+        np.divide(noise.gain**2, noise.variance(np.maximum(own, same)), out=weight, where=good, casting="unsafe")
     return made
 
 
