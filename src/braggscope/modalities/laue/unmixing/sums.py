@@ -77,7 +77,9 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
     sampled = np.unique(np.linspace(0, positions - 1, min(SAMPLED, positions)).astype(int))
     for batch in source.batches():
         if batch.mask is not None:
-            good &= batch.mask.all(0).ravel()
+            somewhere = np.asarray(batch.mask.any((1, 2)))  # a frame that counts nowhere is none
+            good &= batch.mask[somewhere].all(0).ravel()
+            batch = batch.take(somewhere)
         frames += len(batch)
         for i in np.flatnonzero(np.isin(batch.index, sampled)):
             use = True if batch.mask is None else batch.mask[i]
