@@ -12,7 +12,16 @@ from braggscope.modalities.laue.patterns import spot_image, spots_of
 from braggscope.modalities.laue.reflections import material
 from braggscope.modalities.laue.unmixing import kernels
 from braggscope.modalities.laue.unmixing.count_noise import CountNoise
-from braggscope.modalities.laue.unmixing.lighting import FrameFits, Lights, lights, measured, moved, strengthened, supported
+from braggscope.modalities.laue.unmixing.lighting import (
+    FrameFits,
+    Lights,
+    Pairs,
+    lights,
+    measured,
+    moved,
+    strengthened,
+    supported,
+)
 from braggscope.modalities.laue.unmixing.spots import images_of
 from braggscope.modalities.laue.unmixing.sums import Sums, weights
 
@@ -84,10 +93,13 @@ def test_the_normal_matrix_is_that_of_the_dense_images(images):
     near = np.array([4, 0, 3])
     number = np.full(6, -1)
     number[near] = np.arange(3)
-    image, matrix = np.zeros(PIXELS, np.float32), np.empty((3, 3))
-    kernels.normal_matrix(near, number, weight, images.grain, images.first, images.other, *images.arrays, image, matrix)
+    dark = np.ones(PIXELS, np.float32)
+    sums = replace(sums_of(dark, dark), weight=weight[None])
+    pairs, matrix = Pairs.of(sums, images, [near]), np.empty((3, 3))
+    kernels.normal_matrix(pairs.pair[0], pairs.product[0], number, images.grain, images.strength, matrix)
     own = dense(images)[near]
-    assert np.allclose(matrix, own * weight @ own.T, rtol=1e-4) and not image.any()
+    assert np.allclose(matrix, own * weight @ own.T, rtol=1e-4)
+    assert np.allclose(pairs.inverse(images, images.grain, 0), np.linalg.inv(matrix), rtol=1e-2)
 
 
 def test_light_has_the_errors_that_it_states(images):
@@ -145,7 +157,7 @@ def test_a_grain_that_is_not_there_is_not_supported(images):
     same = np.full(PIXELS, 12.0, np.float32)
     present = np.array([1, 1, 1, 1, 1, 0]) / 5
     sums = sums_of(same + present @ dense(images), same)
-    light = lights(sums, images, [np.arange(6)])
+    light = lights(sums, images, Pairs.of(sums, images, [np.arange(6)]))
     assert np.allclose(light.of_grains(6)[:, 0], present, atol=0.01)
     faked = Lights(light.near, [np.full(6, 0.2)], light.std)
     rich = np.bincount(images.grain[alone(images, 200)], minlength=6) >= 4

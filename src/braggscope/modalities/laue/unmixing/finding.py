@@ -21,7 +21,7 @@ from ..indexing.known import misorientations
 from ..indexing.pattern import Pattern, pattern_of
 from ..indexing.refinement import Grain, refined
 from ..indexing.search import grains_in
-from .lighting import Lights, lights, lit, measured, moved, strengthened, supported
+from .lighting import Lights, Pairs, lights, lit, measured, moved, strengthened, supported
 from .peaks import Peaks, block, peaks_left, strongest
 from .spots import Images, images_of
 from .sums import Sums
@@ -103,20 +103,22 @@ class Finding:
 
     def _fitted(self, grains: list[_Seated]) -> _Fit:
         """Light, strengths of the spots, and orientations of some grains, and which of them their spots support."""
-        there, near = np.ones(len(grains), bool), [np.empty(0, int)] * len(self.sums.mean)
+        if not grains:
+            nothing = [np.empty(0)] * len(self.sums.mean)
+            images = images_of(self.layer, *_tensors(grains), self.geometry.spot_px)
+            return _Fit(grains, images, Lights([np.empty(0, int)] * len(nothing), nothing, nothing), np.empty(0, bool))
         for fit in range(FITS + 1):
             images = images_of(self.layer, *_tensors(grains), self.geometry.spot_px)
-            if not grains:
-                break
             if fit == 0:
                 near = lit(self.sums, images, np.array([one.seat for one in grains]))
+            pairs = Pairs.of(self.sums, images, near)
             for _ in range(STRENGTHS):
-                strength, precision = measured(self.sums, images, lights(self.sums, images, near))
+                strength, precision = measured(self.sums, images, lights(self.sums, images, pairs))
                 images = strengthened(images, strength, precision, error=self.error)
-            there = supported(images, strength, precision)
+            light = lights(self.sums, images, pairs)
             if fit < FITS:
-                grains = self._moved(images, lights(self.sums, images, near), grains)
-        return _Fit(grains, images, lights(self.sums, images, near), there)
+                grains = self._moved(images, light, grains)
+        return _Fit(grains, images, light, supported(images, strength, precision))
 
     def _moved(self, images: Images, light: Lights, grains: list[_Seated]) -> list[_Seated]:
         """The grains refined by where their spots are in the sums."""

@@ -23,28 +23,54 @@ def draw(image, grain, amount, start, place, share, strength):
 
 
 @_compiled
-def normal_matrix(near, number, weight, grain, first, other, start, place, share, strength, image, matrix):
-    """P^T W P of the grains `near`.
+def count_pairs(near, number, grain, first, other, start):
+    """How many pairs `pair_products` finds."""
+    count = 0
+    for a in range(len(near)):
+        for s in range(start[near[a]], start[near[a] + 1]):
+            for k in range(first[s], first[s + 1]):
+                if other[k] >= s and number[grain[other[k]]] >= 0:
+                    count += 1
+    return count
+
+
+@_compiled
+def pair_products(near, number, weight, grain, first, other, start, place, share, image, pair, product):
+    """The pairs s <= t of spots of the grains `near` that share pixels, and sum share_s share_t weight of each.
 
     number: Place of each grain in `near`, -1 elsewhere.  grain: Of each spot.
     first, other: Spot s shares pixels with the spots other[first[s]:first[s + 1]], itself among them.
     image: Work space of zeros, shape (pixel,); zeros again afterwards.
+    pair, product: Shape (pair, 2) and (pair,).
     """
-    matrix[:] = 0.0
+    i = 0
     for a in range(len(near)):
         for s in range(start[near[a]], start[near[a] + 1]):
             for p in range(place.shape[1]):
-                image[place[s, p]] = strength[s] * share[s, p] * weight[place[s, p]]
+                image[place[s, p]] = share[s, p] * weight[place[s, p]]
             for k in range(first[s], first[s + 1]):
                 t = other[k]
-                b = number[grain[t]]
-                if b >= 0:
+                if t >= s and number[grain[t]] >= 0:
                     total = 0.0
                     for p in range(place.shape[1]):
                         total += share[t, p] * image[place[t, p]]
-                    matrix[a, b] += strength[t] * total
+                    pair[i, 0], pair[i, 1], product[i] = s, t, total
+                    i += 1
             for p in range(place.shape[1]):
                 image[place[s, p]] = 0.0
+
+
+@_compiled
+def normal_matrix(pair, product, number, grain, strength, matrix):
+    """P^T W P of the grains near a centre, from the pairs of their spots."""
+    matrix[:] = 0.0
+    for i in range(len(product)):
+        s, t = pair[i]
+        a, b = number[grain[s]], number[grain[t]]
+        value = strength[s] * strength[t] * product[i]
+        matrix[a, b] += value
+        if t > s:
+            matrix[b, a] += value
 
 
 @_compiled

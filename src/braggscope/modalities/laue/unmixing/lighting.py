@@ -73,18 +73,69 @@ def lit(sums: Sums, images: Images, seats: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(seen[:, c]) for c in range(len(sums.mean))]
 
 
-def lights(sums: Sums, images: Images, near: list[np.ndarray]) -> Lights:
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The spots about each centre that share pixels: what the normal matrices need of the images but for their strengths.
+
+    near: The grains that may be lit about each centre.
+    pair: The two spots of each pair, int32, shape (pair, 2).  product: sum share share weight of each, shape (pair,).
+    """
+
+    near: list[np.ndarray]
+    pair: list[np.ndarray]
+    product: list[np.ndarray]
+
+    @classmethod
+    def of(cls, sums: Sums, images: Images, near: list[np.ndarray]) -> Pairs:
+        pair: list[np.ndarray] = [np.empty((0, 2), np.int32)] * len(near)
+        product: list[np.ndarray] = [np.empty(0)] * len(near)
+        grain = images.grain
+
+        def work(first: int, stop: int) -> None:
+            image = np.zeros(sums.mean.shape[1], np.float32)
+            for c in range(first, stop):
+                where = near[c], _places(near[c], len(images))
+                count = kernels.count_pairs(*where, grain, images.first, images.other, images.start)
+                pair[c], product[c] = np.empty((count, 2), np.int32), np.empty(count)
+                beside = grain, images.first, images.other, images.start, images.place, images.share
+                kernels.pair_products(*where, weights_at(sums, c), *beside, image, pair[c], product[c])
+
+        in_threads(work, len(near))
+        return cls(near, pair, product)
+
+    def inverse(self, images: Images, grain: np.ndarray, centre: int) -> np.ndarray:
+        """(P^T W P)^-1 of the grains near a centre.
+
+        grain: Of each spot.
+        """
+        near = self.near[centre]
+        matrix = np.empty((len(near), len(near)))
+        if not len(near):
+            return matrix
+        own = self.pair[centre], self.product[centre]
+        kernels.normal_matrix(*own, _places(near, len(images)), grain, images.strength, matrix)
+        matrix[np.diag_indices(len(near))] += RIDGE * max(float(matrix.diagonal().max()), 1e-12)
+        return np.asarray(cho_solve(cho_factor(matrix), np.eye(len(near))))
+
+
+def _places(near: np.ndarray, count: int) -> np.ndarray:
+    """Where each of `count` grains is in `near`, -1 for the others."""
+    number = np.full(count, -1)
+    number[near] = np.arange(len(near))
+    return number
+
+
+def lights(sums: Sums, images: Images, pairs: Pairs) -> Lights:
     """The light of every grain in every sum."""
+    near, grain = pairs.near, images.grain
     light: list[np.ndarray] = [np.empty(0)] * len(near)
     std: list[np.ndarray] = [np.empty(0)] * len(near)
 
     def work(first: int, stop: int) -> None:
-        image = np.zeros(sums.mean.shape[1], np.float32)
         for c in range(first, stop):
-            weight = weights_at(sums, c)
             projected = np.empty(len(near[c]))
-            kernels.projections(near[c], sums.mean[c], sums.same, weight, *images.arrays, projected)
-            inverse = inverse_at(near[c], weight, images, image)
+            kernels.projections(near[c], sums.mean[c], sums.same, weights_at(sums, c), *images.arrays, projected)
+            inverse = pairs.inverse(images, grain, c)
             light[c] = inverse @ projected
             std[c] = np.sqrt(np.diag(inverse) * sums.part[c])
 
@@ -95,18 +146,6 @@ def lights(sums: Sums, images: Images, near: list[np.ndarray]) -> Lights:
 def weights_at(sums: Sums | FrameFits, centre: int) -> np.ndarray:
     """One over the variance of each pixel of a frame about a centre, 0 where it may not be used; float32."""
     return sums.weight[centre].astype(np.float32) / np.float32(sums.unit**2)
-
-
-def inverse_at(near: np.ndarray, weight: np.ndarray, images: Images, image: np.ndarray) -> np.ndarray:
-    """(P^T W P)^-1 of the grains near a centre."""
-    matrix = np.empty((len(near), len(near)))
-    if not len(near):
-        return matrix
-    number = np.full(len(images), -1)
-    number[near] = np.arange(len(near))
-    kernels.normal_matrix(near, number, weight, images.grain, images.first, images.other, *images.arrays, image, matrix)
-    matrix[np.diag_indices(len(near))] += RIDGE * max(float(matrix.diagonal().max()), 1e-12)
-    return np.asarray(cho_solve(cho_factor(matrix), np.eye(len(near))))
 
 
 def residual_at(sums: Sums, images: Images, lights: Lights, centre: int) -> np.ndarray:
@@ -183,11 +222,11 @@ class FrameFits:
     @classmethod
     def of(cls, sums: Sums, images: Images, near: list[np.ndarray]) -> FrameFits:
         inverse: list[np.ndarray] = [np.empty((0, 0))] * len(near)
+        pairs, grain = Pairs.of(sums, images, near), images.grain
 
         def work(first: int, stop: int) -> None:
-            image = np.zeros(len(sums.same), np.float32)
             for c in range(first, stop):
-                inverse[c] = inverse_at(near[c], weights_at(sums, c), images, image)
+                inverse[c] = pairs.inverse(images, grain, c)
 
         in_threads(work, len(near))
         return cls(images, sums.same, sums.weight, sums.unit, near, inverse)
