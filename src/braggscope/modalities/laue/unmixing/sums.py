@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from braggscope.core.batch import Batch
+from braggscope.core.errors import InputError
 from braggscope.core.source import Source
 from braggscope.infer.runtime import in_threads
 
@@ -66,6 +67,7 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
     """The sums of a scan.
 
     y, x: Places of the flat positions of the scan, um, shape (position,).  sigma_um: Of the footprint along y and x.
+    Raises InputError where no frame has a count that may be used.
     """
     along_y, along_x = _centres(y, APART * sigma_um[0]), _centres(x, APART * sigma_um[1])
     centre_y, centre_x = (c.ravel() for c in np.meshgrid(along_y, along_x, indexing="ij"))
@@ -80,6 +82,8 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
             somewhere = np.asarray(batch.mask.any((1, 2)))  # a frame that counts nowhere is none
             good &= batch.mask[somewhere].all(0).ravel()
             batch = batch.take(somewhere)
+        if not len(batch):
+            continue
         frames += len(batch)
         for i in np.flatnonzero(np.isin(batch.index, sampled)):
             use = True if batch.mask is None else batch.mask[i]
@@ -89,6 +93,8 @@ def summed(source: Source, y: np.ndarray, x: np.ndarray, sigma_um: tuple[float, 
         weight[near] += k.sum(1)
         square[near] += (k**2).sum(1)
         _add(total, near, k, batch.frames.reshape(len(batch), -1))
+    if not frames:
+        raise InputError("the scan has no frame with counts that are not saturated or masked; nothing is left to tell grains by")
     there = weight > 0
     total[there] /= weight[there, None].astype(np.float32)
     part = np.full(len(weight), np.inf)
