@@ -5,7 +5,6 @@ import pytest
 import xarray as xr
 from sklearn.metrics import adjusted_rand_score
 
-from braggscope.core.batch import Batch
 from braggscope.core.errors import InputError
 from braggscope.modalities.laue.estimators.unmixing import NO_GRAIN, Unmixing
 from braggscope.modalities.laue.geometry import film as instrument
@@ -52,37 +51,6 @@ def test_the_light_of_a_grain_is_known_to_its_error(small):
     assert np.nanmedian(agree) == pytest.approx(1, abs=0.12)
     assert np.nanmedian(result["fraction_error"]) < 0.02
     assert result["explained"].median() == pytest.approx(1, abs=0.05)
-
-
-class Changed:
-    """A scan whose batches are changed on the way."""
-
-    def __init__(self, source, change):
-        self.source, self.change = source, change
-
-    def __getattr__(self, name):
-        return getattr(self.source, name)
-
-    def batches(self, size=None, *, only=None):
-        for batch in self.source.batches(size, only=only):
-            yield self.change(batch)
-
-
-def test_the_unit_of_the_counts_and_frames_that_count_nowhere_do_not_matter():
-    source = film(instrument(), shape=(8, 9), frame_shape=(244, 204), step=0.2, size=0.7, seed=2)
-    _, plain = mapped(source)
-    _, small = mapped(Changed(source, lambda b: Batch(b.index, (b.frames - 14.0) * 1e-4)))
-    assert plain.attrs["grains"] > 8
-    assert np.array_equal(small["grain"], plain["grain"])
-    assert np.allclose(small["fraction_error"], plain["fraction_error"], rtol=1e-3)
-
-    def lost(batch):
-        mask = np.ones(batch.frames.shape, bool)
-        mask[batch.index == 4] = False
-        return Batch(batch.index, batch.frames, mask=mask)
-
-    _, most = mapped(Changed(source, lost))
-    assert adjusted_rand_score(plain["grain"].values.ravel(), most["grain"].values.ravel()) > 0.8
 
 
 @pytest.mark.parametrize(

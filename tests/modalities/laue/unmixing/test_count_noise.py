@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from braggscope.core.batch import Batch
+from braggscope.core.errors import InputError
 from braggscope.modalities.laue.geometry import film as instrument
 from braggscope.modalities.laue.peaks.background import background
 from braggscope.modalities.laue.phantoms.film import film
 from braggscope.modalities.laue.unmixing.count_noise import CountNoise
+from braggscope.modalities.laue.unmixing.lighting import weights_at
 from braggscope.modalities.laue.unmixing.sums import summed
 
 
@@ -45,20 +47,47 @@ def test_pixels_that_may_not_be_used_change_nothing():
     assert noise_of([np.full((32, 32), np.nan, np.float32)]).variance(np.float32(7)) == 7
 
 
-def test_a_scan_in_other_units_weighs_its_pixels_alike():
-    """Counts a + b d have b^2 the variance, and every weight is that much less."""
+class Changed:
+    """A scan whose batches are changed on the way."""
 
-    class Scaled:
-        def __init__(self, source):
-            self.shape, self.frame_shape, self.source = source.shape, source.frame_shape, source
+    def __init__(self, source, change):
+        self.shape, self.frame_shape, self.source, self.change = source.shape, source.frame_shape, source, change
 
-        def batches(self, size=None, *, only=None):
-            for batch in self.source.batches(size):
-                yield Batch(batch.index, (100 + 3 * batch.frames.astype(np.int64)).astype(np.uint32))
+    def batches(self, size=None, *, only=None):
+        for batch in self.source.batches(size):
+            yield self.change(batch)
 
-    source = film(instrument(), shape=(5, 6), frame_shape=(244, 204), step=0.2, size=0.7, seed=1)
+
+@pytest.fixture(scope="module")
+def scan():
+    return film(instrument(), shape=(5, 6), frame_shape=(244, 204), step=0.2, size=0.7, seed=1)
+
+
+def sums_of(source):
     y, x = (a.ravel() for a in np.meshgrid(0.2 * np.arange(5), 0.2 * np.arange(6), indexing="ij"))
-    plain, scaled = (summed(one, y, x, (0.42, 0.42)) for one in (source, Scaled(source)))
-    assert np.allclose(scaled.same, 100 + 3 * plain.same, atol=0.3)
-    ratio = scaled.weight.astype(float) / scaled.unit**2 / (plain.weight.astype(float) / plain.unit**2)
-    assert np.median(9 * ratio) == pytest.approx(1, rel=0.05)
+    return summed(source, y, x, (0.42, 0.42))
+
+
+@pytest.mark.parametrize(("offset", "factor"), [(100, 3), (-14e-4, 1e-4), (0, 1000)])
+def test_a_scan_in_other_units_weighs_its_pixels_alike(scan, offset, factor):
+    """Counts a + b d have b^2 the variance, and every weight is that much less, however small or large it is."""
+    plain, scaled = sums_of(scan), sums_of(Changed(scan, lambda b: Batch(b.index, offset + factor * b.frames.astype(float))))
+    assert np.allclose(scaled.same, offset + factor * plain.same, atol=0.05 * factor)
+    ratio = weights_at(scaled, 7).astype(float) * factor**2 / weights_at(plain, 7)
+    assert np.percentile(ratio, [1, 99]) == pytest.approx(1, rel=0.05)
+
+
+def test_a_frame_that_counts_nowhere_is_none(scan):
+    def lost(batch):
+        mask = np.ones(batch.frames.shape, bool)
+        mask[batch.index == 4] = False
+        return Batch(batch.index, batch.frames, mask=mask)
+
+    masked, without = sums_of(Changed(scan, lost)), sums_of(Changed(scan, lambda b: b.take(b.index != 4)))
+    assert (masked.weight > 0).all() and masked.frames == without.frames
+    assert np.array_equal(masked.mean, without.mean) and np.array_equal(masked.part, without.part)
+
+
+def test_a_scan_that_counts_nowhere_is_refused(scan):
+    with pytest.raises(InputError, match="saturated or masked"):
+        sums_of(Changed(scan, lambda b: Batch(b.index, b.frames, mask=np.zeros(b.frames.shape, bool))))
